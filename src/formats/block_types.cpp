@@ -22,6 +22,10 @@ constexpr BlockLaw kLaws[] = {
     {BlockType::kQ4_K, "Q4_K", 256, 144, 4, 32, DType::kF32},
     {BlockType::kQ5_K, "Q5_K", 256, 176, 5, 32, DType::kF32},
     {BlockType::kQ6_K, "Q6_K", 256, 210, 0, 0, DType::kF32},
+    {BlockType::kQ2_K, "Q2_K", 256, 84, 0, 0, DType::kF32},
+    {BlockType::kQ3_K, "Q3_K", 256, 110, 0, 0, DType::kF32},
+    {BlockType::kIq4Nl, "IQ4_NL", 32, 18, 8, 32, DType::kF16},
+    {BlockType::kIq4Xs, "IQ4_XS", 256, 136, 8, 32, DType::kF32},
     {BlockType::kMxfp4, "MXFP4", 32, 17, 5, 32, DType::kBF16},
     // Encodings with separate scales. A block is the columns of one scale, or the fewest that fill whole
     // bytes.
@@ -32,6 +36,11 @@ constexpr BlockLaw kLaws[] = {
     {BlockType::kGptq, "GPTQ", 8, 4, 4, 0, DType::kF32},
     {BlockType::kAwq, "AWQ", 8, 4, 4, 0, DType::kF32},
     {BlockType::kPackedInt4, "packed int4", 8, 4, 4, 0, DType::kF32},
+    {BlockType::kGptq8, "GPTQ 8 bit", 4, 4, 8, 0, DType::kF32},
+    {BlockType::kPackedInt8, "packed int8", 4, 4, 8, 0, DType::kF32},
+    {BlockType::kGptqOrdered, "GPTQ act-order", 8, 4, 0, 0, DType::kF32},
+    {BlockType::kGptq8Ordered, "GPTQ 8 bit act-order", 4, 4, 0, 0, DType::kF32},
+    {BlockType::kInt8Rows, "int8", 1, 1, 8, 0, DType::kF32},
 };
 
 constexpr int kGroup = 32;  ///< Columns of a group, for all types above with an affine code.
@@ -79,6 +88,24 @@ void DecodeQ8(const uint8_t* block, Group* group) {
   group->scale = F16At(block);
   group->bias = group->scale * -128.0f;
   for (int i = 0; i < kGroup; ++i) group->codes[i] = block[2 + i] ^ 0x80u;  // Two's complement + 128.
+}
+
+/// What the nibbles of IQ4_NL and IQ4_XS stand for (ggml's kvalues_iq4nl), + 128.
+constexpr uint8_t kIq4Codes[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+
+/// 16 bytes of such nibbles, by their scale.
+void DecodeIq4(const uint8_t* bytes, float scale, Group* group) {
+  group->scale = scale;
+  group->bias = scale * -128.0f;
+  Nibbles(bytes, group->codes);
+  for (uint8_t& code : group->codes) code = kIq4Codes[code];
+}
+
+/// Group `i` of the eight of an IQ4_XS block: d, the high bit pairs of eight scales, their low nibbles, 128 bytes.
+void DecodeIq4Xs(const uint8_t* block, int i, Group* group) {
+  const int low = block[4 + i / 2] >> (4 * (i % 2)) & 15;
+  const int high = HalfAt(block + 2) >> (2 * i) & 3;
+  DecodeIq4(block + 8 + 16 * i, F16At(block) * static_cast<float>((low | high << 4) - 32), group);
 }
 
 /// Twice an e2m1: sign, then 0, 0.5, 1, 1.5, 2, 3, 4, 6.
@@ -154,12 +181,44 @@ void DecodeQ6K(const uint8_t* block, float* out) {
   }
 }
 
+/// The bit pair of column `c` of a Q2_K or Q3_K block: 128 columns share 32 bytes, four to a byte.
+int BitPair(const uint8_t* pairs, int c) { return pairs[c / 128 * 32 + c % 32] >> (2 * (c % 128 / 32)) & 3; }
+
+/// Scale and minimum of 16 columns in a byte each, 64 bytes of bit pairs, d, dmin.
+void DecodeQ2K(const uint8_t* block, float* out) {
+  const float d = F16At(block + 80);
+  const float dmin = F16At(block + 82);
+  for (int c = 0; c < 256; ++c) {
+    const int both = block[c / 16];
+    const float product = d * static_cast<float>(both & 15) * static_cast<float>(BitPair(block + 16, c));
+    out[c] = product - dmin * static_cast<float>(both >> 4);
+  }
+}
+
+/// The third bits 32 bytes, where one takes 4 away if it is not set; 64 bytes of bit pairs; 16 scales of 6 bits, their
+/// nibbles in 8 bytes, then their high bit pairs in 4; d.
+void DecodeQ3K(const uint8_t* block, float* out) {
+  const float d = F16At(block + 108);
+  const uint8_t* scales = block + 96;
+  for (int c = 0; c < 256; ++c) {
+    const int i = c / 16;
+    const int nibble = i < 8 ? scales[i] & 15 : scales[i - 8] >> 4;
+    const int scale = (nibble | (scales[8 + i % 4] >> (2 * (i / 4)) & 3) << 4) - 32;
+    const int q = BitPair(block + 32, c) - (block[c % 32] >> (c / 32) & 1 ? 0 : 4);
+    out[c] = d * static_cast<float>(scale) * static_cast<float>(q);
+  }
+}
+
 void DecodeGroup(const BlockLaw& law, const uint8_t* block, int i, Group* group) {
   switch (law.type) {
     case BlockType::kQ8_0:
       return DecodeQ8(block, group);
     case BlockType::kMxfp4:
       return DecodeMxfp4(block, group);
+    case BlockType::kIq4Nl:
+      return DecodeIq4(block + 2, F16At(block), group);
+    case BlockType::kIq4Xs:
+      return DecodeIq4Xs(block, i, group);
     case BlockType::kQ4_K:
     case BlockType::kQ5_K:
       return DecodeQ4Or5K(law.type == BlockType::kQ5_K, block, i, group);
@@ -217,14 +276,19 @@ bool DecodeAffineRow(const BlockLaw& law, const uint8_t* blocks, int64_t cols, u
   return held;
 }
 
-bool DecodeQ6KRow(const BlockLaw& law, const uint8_t* blocks, int64_t cols, uint8_t* out) {
+/// A row of blocks of 256 columns that are decoded to floats.
+bool DecodeFloatRow(const BlockLaw& law, const uint8_t* blocks, int64_t cols, uint8_t* out) {
+  const auto decode = law.type == BlockType::kQ2_K   ? &DecodeQ2K
+                      : law.type == BlockType::kQ3_K ? &DecodeQ3K
+                                                     : &DecodeQ6K;
   bool held = true;
   for (int64_t col = 0; col < cols; col += law.elements, blocks += law.bytes) {
     float values[256];
-    DecodeQ6K(blocks, values);
+    decode(blocks, values);
     std::memcpy(out, values, sizeof(values));
     out += sizeof(values);
-    held &= std::isfinite(F16At(blocks + 208));
+    held &= std::isfinite(F16At(blocks + law.bytes - 2));  // d ends a block, in Q2_K before dmin.
+    if (law.type == BlockType::kQ2_K) held &= std::isfinite(F16At(blocks + law.bytes - 4));
   }
   return held;
 }
@@ -270,30 +334,51 @@ bool DecodeFloatElements(const BlockView& view, const BlockLaw& law, int64_t row
   return held;
 }
 
+/// Bits of a code of an integer type.
+int IntBits(BlockType type) {
+  const bool eight = type == BlockType::kGptq8 || type == BlockType::kGptq8Ordered ||
+                     type == BlockType::kPackedInt8 || type == BlockType::kInt8Rows;
+  return eight ? 8 : 4;
+}
+
+constexpr int kAwqNibble[8] = {0, 4, 1, 5,
+                               2, 6, 3, 7};  // Where each of eight neighbouring rows lies in its word.
+
 /// The code of (row, col) of GPTQ (words down the columns), AWQ (words across the rows, in an order of their
-/// own) and packed int4 (words along the row).
+/// own), packed integers (words along the row) and int8 (bytes, of two's complement: + 128).
 int IntCode(const BlockView& view, int64_t row, int64_t col) {
-  constexpr int kAwqNibble[8] = {0, 4, 1, 5,
-                                 2, 6, 3, 7};  // Where each of eight neighbouring rows lies in its word.
-  if (view.type == BlockType::kGptq)
-    return WordAt(view.data, col / 8 * view.rows + row) >> (4 * (col % 8)) & 15;
-  if (view.type == BlockType::kAwq) {
-    return WordAt(view.data, col * (view.rows / 8) + row / 8) >> (4 * kAwqNibble[row % 8]) & 15;
+  const int bits = IntBits(view.type);
+  const int per_word = 32 / bits;
+  const auto part = [&](uint32_t word, int64_t i) {
+    return static_cast<int>(word >> (bits * i)) & ((1 << bits) - 1);
+  };
+  switch (view.type) {
+    case BlockType::kInt8Rows:
+      return static_cast<int>(view.data[row * view.cols + col] ^ std::byte{0x80});
+    case BlockType::kAwq:
+      return part(WordAt(view.data, col * (view.rows / 8) + row / 8), kAwqNibble[row % 8]);
+    case BlockType::kPackedInt4:
+    case BlockType::kPackedInt8:
+      return part(WordAt(view.data, row * (view.cols / per_word) + col / per_word), col % per_word);
+    default:
+      return part(WordAt(view.data, col / per_word * view.rows + row), col % per_word);
   }
-  return WordAt(view.data, row * (view.cols / 8) + col / 8) >> (4 * (col % 8)) & 15;
 }
 
 /// Scale and bias of group `index` of a row: w = s (code - zero).
 void IntScale(const BlockView& view, int64_t row, int64_t index, Group* group) {
-  constexpr int kAwqNibble[8] = {0, 4, 1, 5, 2, 6, 3, 7};
-  int zero = 8;
+  const int bits = IntBits(view.type);
+  const int per_word = 32 / bits;
+  int zero = 1 << (bits - 1);
   int64_t at = index * view.rows + row;
-  if (view.type == BlockType::kPackedInt4) {
+  if (view.type == BlockType::kPackedInt4 || view.type == BlockType::kPackedInt8) {
     at = row * (view.cols / view.group) + index;
+  } else if (view.type == BlockType::kInt8Rows) {
+    at = row / view.group_rows;
   } else {
-    const int nibble = view.type == BlockType::kAwq ? kAwqNibble[row % 8] : static_cast<int>(row % 8);
-    zero = static_cast<int>(WordAt(view.zeros, index * (view.rows / 8) + row / 8) >> (4 * nibble) & 15) +
-           view.zero_offset;
+    const int64_t place = view.type == BlockType::kAwq ? kAwqNibble[row % 8] : row % per_word;
+    const uint32_t word = WordAt(view.zeros, index * (view.rows / per_word) + row / per_word);
+    zero = (static_cast<int>(word >> (bits * place)) & ((1 << bits) - 1)) + view.zero_offset;
   }
   group->scale = LoadFloatWeight(view.scales, view.scales_dtype, at);
   group->bias = -group->scale * static_cast<float>(zero);
@@ -301,18 +386,34 @@ void IntScale(const BlockView& view, int64_t row, int64_t index, Group* group) {
 
 bool DecodeIntRow(const BlockView& view, int64_t row, uint8_t* words, uint8_t* scales, uint8_t* biases) {
   const DType dtype = view.decoded_dtype();
+  const int bits = IntBits(view.type);
+  const int decoded_group = view.decoded_group();
   bool held = true;
   for (int64_t col = 0; col < view.cols; col += kGroup) {
     Group group;
     for (int i = 0; i < kGroup; ++i) group.codes[i] = static_cast<uint8_t>(IntCode(view, row, col + i));
-    StoreCodes(group.codes, 4, words);
-    words += 16;
-    if (col % view.group != 0) continue;
+    StoreCodes(group.codes, bits, words);
+    words += 4 * bits;
+    if (col % decoded_group != 0) continue;
     IntScale(view, row, col / view.group, &group);
     held &= StoreScale(group.scale, dtype, scales);
     held &= StoreScale(group.bias, dtype, biases);
     scales += DTypeBytes(dtype);
     biases += DTypeBytes(dtype);
+  }
+  return held;
+}
+
+/// GPTQ where g_idx gives each column its group. False for a group that there is not, too.
+bool DecodeOrderedRow(const BlockView& view, int64_t row, uint8_t* out) {
+  bool held = true;
+  for (int64_t col = 0; col < view.cols; ++col, out += 4) {
+    const uint32_t index = WordAt(view.order, col);
+    if (index >= static_cast<uint64_t>(view.cols / view.group)) return false;
+    Group group;
+    IntScale(view, row, index, &group);
+    held &=
+        StoreScale(group.scale * static_cast<float>(IntCode(view, row, col)) + group.bias, DType::kF32, out);
   }
   return held;
 }
@@ -343,16 +444,24 @@ bool DecodeRow(const BlockView& view, int64_t row, uint8_t* words, uint8_t* scal
   const BlockLaw& law = LawOf(view.type);
   const auto* blocks = reinterpret_cast<const uint8_t*>(view.data) + row * view.row_bytes();
   switch (view.type) {
+    case BlockType::kQ2_K:
+    case BlockType::kQ3_K:
     case BlockType::kQ6_K:
-      return DecodeQ6KRow(law, blocks, view.cols, words);
+      return DecodeFloatRow(law, blocks, view.cols, words);
     case BlockType::kNvfp4Words:
     case BlockType::kMxfp8Words:
     case BlockType::kFp8Blocks:
       return DecodeFloatElements(view, law, row, words);
     case BlockType::kGptq:
+    case BlockType::kGptq8:
     case BlockType::kAwq:
     case BlockType::kPackedInt4:
+    case BlockType::kPackedInt8:
+    case BlockType::kInt8Rows:
       return DecodeIntRow(view, row, words, scales, biases);
+    case BlockType::kGptqOrdered:
+    case BlockType::kGptq8Ordered:
+      return DecodeOrderedRow(view, row, words);
     case BlockType::kMxfp4Words:
       return DecodeMxfp4Row(view, row, words, scales, biases);
     default:
@@ -380,12 +489,20 @@ std::optional<BlockType> BlockTypeFromGgml(uint32_t ggml_type) {
       return BlockType::kQ5_1;
     case 8:
       return BlockType::kQ8_0;
+    case 10:
+      return BlockType::kQ2_K;
+    case 11:
+      return BlockType::kQ3_K;
     case 12:
       return BlockType::kQ4_K;
     case 13:
       return BlockType::kQ5_K;
     case 14:
       return BlockType::kQ6_K;
+    case 20:
+      return BlockType::kIq4Nl;
+    case 23:
+      return BlockType::kIq4Xs;
     case 39:
       return BlockType::kMxfp4;
     default:

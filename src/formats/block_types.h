@@ -8,7 +8,11 @@
 //   Q8_0         34 B of 32      8 bit, f16 scales   w = d q, q signed: code = q + 128, bias = -128 d
 //   Q4_K, Q5_K   144, 176 B      4, 5 bit,           w = (d sc) q - (dmin m): 11 bits times 6 bits need 17
 //                of 256          f32 scales
+//   IQ4_NL       18 B of 32      8 bit, f16 scales   w = d t, t one of 16 integers from -127 to 113: as Q8_0
+//   IQ4_XS       136 B of 256    8 bit, f32 scales   w = (d sc) t: 11 bits times 5, times 8, need 24
 //   Q6_K         210 B of 256    f32                 scales of 16 columns; an affine group has 32 at least
+//   Q3_K         110 B of 256    f32                 the same
+//   Q2_K         84 B of 256     f32                 the same; one rounding, that of (d sc) q - (dmin m)
 //   MXFP4        17 B of 32      5 bit, bf16 scales  twice an e2m1 value is one of -12 .. 12; the scale is a
 //                                                    power of two
 //
@@ -18,9 +22,12 @@
 //   mxfp4        e2m1, e8m0 per 32         5 bit, bf16 scales  as MXFP4 above
 //   nvfp4        e2m1, e4m3 per 16         bf16                2 bits times 4 bits; no groups of 16 here
 //   mxfp8        e4m3, e8m0 per 32         bf16                4 bits times a power of two
-//   fp8 blocks   e4m3, f32 per 128 x 128   f32                 one rounding, that of the reference's product
-//   GPTQ, AWQ    4 bit, a zero point       4 bit, f32 scales   w = s q - s z: 11 bits times 4 need 15
-//   packed int4  4 bit, symmetric          4 bit, own scales   w = s (q - 8)
+//   fp8 blocks   e4m3, f32 per 128 x 128   f32                 one rounding, that of the reference's product; a block may
+//                                                              be a row, or the whole matrix, and a scale bf16
+//   GPTQ, AWQ    4 or 8 bit, a zero point  the same, f32       w = s q - s z: 11 bits times 4 need 15, times 8 need 19
+//   GPTQ ordered the same, g_idx           f32                 columns have groups in any order (desc_act)
+//   packed int   4 or 8 bit, symmetric     the same, own       w = s (q - 8), s (q - 128)
+//   int8         8 bit, symmetric          8 bit, own scales   a scale per row, or one for all: w = s q
 //
 // Source: ggml's quantization formats as ggml-quants.c dequantizes them; the PyPI package `gguf` is the
 // second opinion that the goldens were made with.
@@ -47,6 +54,10 @@ enum class BlockType : uint8_t {
   kQ4_K,
   kQ5_K,
   kQ6_K,
+  kQ2_K,
+  kQ3_K,
+  kIq4Nl,
+  kIq4Xs,
   kMxfp4,
   kMxfp4Words,
   kNvfp4Words,
@@ -54,7 +65,12 @@ enum class BlockType : uint8_t {
   kFp8Blocks,
   kGptq,
   kAwq,
-  kPackedInt4
+  kPackedInt4,
+  kGptq8,
+  kPackedInt8,
+  kGptqOrdered,
+  kGptq8Ordered,
+  kInt8Rows
 };
 
 /// What a block is on disk, and what it is decoded to.
@@ -74,6 +90,15 @@ const BlockLaw& LawOf(BlockType type);
 /// The type behind ggml's number for it (enum ggml_type); nullopt where this is no block type that is read.
 std::optional<BlockType> BlockTypeFromGgml(uint32_t ggml_type);
 
+/// The widest affine group of which `columns` is a multiple: groups that share a scale are so many groups with the same one.
+/// 0: none.
+constexpr int AffineGroupIn(int64_t columns) {
+  for (const int group : {128, 64, 32}) {
+    if (columns > 0 && columns % group == 0) return group;
+  }
+  return 0;
+}
+
 /// A matrix [rows, cols] of blocks; row r is cols / elements blocks from row_bytes() * r on. Does not own.
 struct BlockView {
   BlockType type = BlockType::kNone;
@@ -85,14 +110,19 @@ struct BlockView {
   const std::byte* scales = nullptr;  ///< [rows, cols / group]; GPTQ and AWQ [cols / group, rows]
   const std::byte* zeros = nullptr;   ///< GPTQ and AWQ: i32 [cols / group, rows / 8]
   DType scales_dtype = DType::kF32;   ///< Of `scales`.
+  const std::byte* order = nullptr;   ///< GPTQ with act-order: i32 [cols], the group of each column.
   int group = 0;                      ///< Columns per scale.
   int group_rows = 1;                 ///< Rows per scale (fp8 blocks).
   int zero_offset = 0;                ///< GPTQ: added to a stored zero.
 
   /// The dtype of decoded scales or floats, and the columns per decoded scale (0: floats).
-  DType decoded_dtype() const { return type == BlockType::kPackedInt4 ? scales_dtype : LawOf(type).dtype; }
+  DType decoded_dtype() const {
+    const bool own =
+        type == BlockType::kPackedInt4 || type == BlockType::kPackedInt8 || type == BlockType::kInt8Rows;
+    return own ? scales_dtype : LawOf(type).dtype;
+  }
   int decoded_group() const {
-    return LawOf(type).bits == 0 ? 0 : LawOf(type).group > 0 ? LawOf(type).group : group;
+    return LawOf(type).bits == 0 ? 0 : LawOf(type).group > 0 ? LawOf(type).group : AffineGroupIn(group);
   }
   /// Matrix `index` of a stack of `count`, whose rows stand one after another.
   BlockView matrix(int64_t index, int64_t count) const;

@@ -12,21 +12,27 @@
 namespace shoal {
 namespace {
 
-constexpr BlockType kAll[] = {BlockType::kQ4_0, BlockType::kQ4_1, BlockType::kQ5_0,
-                              BlockType::kQ5_1, BlockType::kQ8_0, BlockType::kQ4_K,
-                              BlockType::kQ5_K, BlockType::kQ6_K, BlockType::kMxfp4};
+constexpr BlockType kAll[] = {BlockType::kQ4_0,  BlockType::kQ4_1, BlockType::kQ5_0, BlockType::kQ5_1,
+                              BlockType::kQ8_0,  BlockType::kQ4_K, BlockType::kQ5_K, BlockType::kQ6_K,
+                              BlockType::kMxfp4, BlockType::kQ2_K, BlockType::kQ3_K, BlockType::kIq4Nl,
+                              BlockType::kIq4Xs};
 
 /// tests/goldens/blocks: random blocks, and what the PyPI package `gguf` makes of them.
 class Blocks : public testing::TestWithParam<BlockType> {
  protected:
   void SetUp() override {
-    auto file = MappedFile::Open(std::string(SHOAL_SOURCE_DIR) + "/tests/goldens/blocks/blocks.safetensors");
+    for (const std::string name : {"blocks.safetensors", "low_blocks.safetensors"}) read(name);
+    ASSERT_EQ(static_cast<int64_t>(values_.size()), view_.rows * view_.cols);
+  }
+
+  void read(const std::string& file_name) {
+    auto file = MappedFile::Open(std::string(SHOAL_SOURCE_DIR) + "/tests/goldens/blocks/" + file_name);
     ASSERT_TRUE(file.ok()) << ToString(file.status());
-    file_.emplace(*std::move(file));
-    auto header = ParseSafetensorsHeader(file_->bytes(), "blocks.safetensors");
+    files_.push_back(*std::move(file));
+    auto header = ParseSafetensorsHeader(files_.back().bytes(), file_name);
     ASSERT_TRUE(header.ok()) << ToString(header.status());
     for (const TensorInfo& tensor : header->tensors) {
-      const std::byte* data = file_->bytes().data() + tensor.bytes.begin;
+      const std::byte* data = files_.back().bytes().data() + tensor.bytes.begin;
       const std::string name(LawOf(GetParam()).name);
       if (tensor.name == name + ".blocks") {
         view_ = {.type = GetParam(), .data = data, .rows = tensor.shape[0], .cols = 512};
@@ -37,10 +43,9 @@ class Blocks : public testing::TestWithParam<BlockType> {
         std::memcpy(values_.data(), data, values_.size() * 4);
       }
     }
-    ASSERT_EQ(static_cast<int64_t>(values_.size()), view_.rows * view_.cols);
   }
 
-  std::optional<MappedFile> file_;
+  std::vector<MappedFile> files_;
   BlockView view_;
   std::vector<float> values_;
 };

@@ -31,12 +31,20 @@ class Folder {
       const std::string& name = (*tensors_)[i].name;
       const DType dtype = (*tensors_)[i].dtype;
       absl::Status status;
-      if (dtype == DType::kU8 && name.ends_with(".scales")) {
+      if (name.ends_with(".weight.absmax")) {
+        status = Unimplemented(
+            "{}: weights of bitsandbytes: their values are rounded to the dtype that the reference computes "
+            "in, so "
+            "they have no exact place. Take the unquantized model and `shoal convert` it.",
+            where((*tensors_)[i]));
+      } else if (dtype == DType::kU8 && name.ends_with(".scales")) {
         status = fold_microscaled(name.substr(0, name.size() - 7));
       } else if (dtype == DType::kU8 && name.ends_with("_blocks")) {
         status = fold_blocks(name.substr(0, name.size() - 7));
       } else if (dtype == DType::kF8E4M3 && name.ends_with(".weight")) {
         status = fold_fp8(name.substr(0, name.size() - 7));
+      } else if (dtype == DType::kI8 && name.ends_with(".weight")) {
+        status = fold_int8(name.substr(0, name.size() - 7));
       } else if (name.ends_with(".qweight")) {
         status = fold_integers(name.substr(0, name.size() - 8), method.value_or(""), quantization);
       } else if (name.ends_with(".weight_packed")) {
@@ -99,6 +107,12 @@ class Folder {
   absl::Status fold_microscaled(const std::string& base);
   absl::Status fold_blocks(const std::string& base);
   absl::Status fold_fp8(const std::string& base);
+  absl::Status fold_fp8_blocks(const TensorInfo& codes, const std::vector<int64_t>& block);
+  absl::Status fold_int8(const std::string& base);
+  /// The scales of a matrix in rows: one for each, or one for all.
+  absl::StatusOr<EncodingTensors> row_scales(const TensorInfo& codes);
+  /// What says how activations are quantized, which here they are by themselves.
+  void drop_activation_scales(const std::string& base);
   absl::Status fold_integers(const std::string& base, const std::string& method,
                              const ModelConfig& quantization);
   absl::Status fold_packed(const std::string& base, const ModelConfig& quantization);
@@ -163,45 +177,102 @@ absl::Status Folder::fold_blocks(const std::string& base) {
   return absl::OkStatus();
 }
 
-/// DeepSeek: e4m3 and an f32 scale per block of weight_block_size, [ceil(N / 128), ceil(K / 128)].
+void Folder::drop_activation_scales(const std::string& base) {
+  for (const char* name : {".input_scale", ".input_scale_inv", ".activation_scale", ".input_zero_point"}) {
+    if (find(base + name) != nullptr) folded_.insert(base + name);
+  }
+}
+
+/// compressed-tensors and fbgemm: weight_scale [N, 1], [N] or [1] or []; Mistral: weight_scale_inv [].
+absl::StatusOr<EncodingTensors> Folder::row_scales(const TensorInfo& codes) {
+  const std::string base = codes.name.substr(0, codes.name.size() - std::string_view(".weight").size());
+  const TensorInfo* scales = find(base + ".weight_scale");
+  if (scales == nullptr) scales = find(base + ".weight_scale_inv");
+  const int64_t count = scales == nullptr ? 0 : ElementCount(scales->shape).value_or(0);
+  const int64_t rows = codes.shape[0];
+  if (scales == nullptr || !IsFloatWeight(scales->dtype) || (count != rows && count != 1) ||
+      (scales->shape.size() > 1 && scales->shape[0] != count)) {
+    return Unimplemented(
+        "{}: expected beside it '{}.weight_scale' with a float for each of {} rows, or one for all, found "
+        "{}. Take the "
+        "unquantized model and `shoal convert` it.",
+        where(codes), base, rows, scales == nullptr ? "none" : DescribeTensor(*scales));
+  }
+  if (const TensorInfo* zeros = find(base + ".weight_zero_point")) {
+    return Unimplemented(
+        "{}: expected none; asymmetric weights are not built. Take the unquantized model and `shoal "
+        "convert` it.",
+        where(*zeros));
+  }
+  RETURN_IF_ERROR(together(codes, *scales));
+  folded_.insert(scales->name);
+  drop_activation_scales(base);
+  return EncodingTensors{
+      .scales = place(*scales), .group = codes.shape[1], .group_rows = count == 1 ? rows : 1};
+}
+
+/// DeepSeek: e4m3 and an f32 scale per block of weight_block_size, [ceil(N / 128), ceil(K / 128)]; compressed-tensors has
+/// its name for it, and bf16 scales. Without a block size, the scales of rows.
 absl::Status Folder::fold_fp8(const std::string& base) {
   const TensorInfo& codes = *find(base + ".weight");
+  if (codes.shape.size() != 2 || IsEmpty(codes)) {
+    return Unimplemented("{}: expected a matrix of e4m3, found {}", where(codes), DescribeTensor(codes));
+  }
   std::vector<int64_t> block;
   ASSIGN_OR_RETURN(const auto quantization, config_.optional_object("quantization_config"));
   if (quantization) {
     ASSIGN_OR_RETURN(block, quantization->int_list("weight_block_size", kPositive));
   }
-  if (block.size() != 2 || codes.shape.size() != 2 || IsEmpty(codes)) {
-    return Unimplemented(
-        "{}: expected a matrix of e4m3 with 'quantization_config.weight_block_size' [rows, columns] as "
-        "DeepSeek has it, "
-        "found {} and {} sizes; other scalings of FP8 are not built",
-        where(codes), DescribeTensor(codes), block.size());
-  }
-  static constexpr DType kFloat[] = {DType::kF32};
+  if (block.size() == 2) return fold_fp8_blocks(codes, block);
+  ASSIGN_OR_RETURN(EncodingTensors parts, row_scales(codes));
+  make(codes.name, codes, BlockType::kFp8Blocks, codes.shape, std::move(parts));
+  return absl::OkStatus();
+}
+
+absl::Status Folder::fold_fp8_blocks(const TensorInfo& codes, const std::vector<int64_t>& block) {
+  static constexpr DType kFloats[] = {DType::kF32, DType::kBF16, DType::kF16};
   const std::vector<int64_t> blocks = {(codes.shape[0] + block[0] - 1) / block[0],
                                        (codes.shape[1] + block[1] - 1) / block[1]};
-  ASSIGN_OR_RETURN(const TensorInfo* scales, part(codes, base + ".weight_scale_inv", kFloat, blocks));
+  ASSIGN_OR_RETURN(const TensorInfo* scales, part(codes, codes.name + "_scale_inv", kFloats, blocks));
   make(codes.name, codes, BlockType::kFp8Blocks, codes.shape,
        {.scales = place(*scales), .group = block[1], .group_rows = block[0]});
   folded_.insert(scales->name);
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> ReadGroup(const ModelConfig& quantization) {
-  ASSIGN_OR_RETURN(const int64_t bits, quantization.required_int("bits"));
-  ASSIGN_OR_RETURN(const int64_t group, quantization.required_int("group_size", {-1, 1 << 24}));
-  if (bits != 4 || !IsAffineGroup(group)) {
-    return Unimplemented(
-        "{}: expected 4 bits in groups of 32, 64 or 128, which have an exact place, found {} bits in groups "
-        "of {}. Take "
-        "the unquantized model and `shoal convert` it.",
-        quantization.where("bits"), bits, group);
+/// compressed-tensors, "int-quantized": w = s q with a scale per row or one for all.
+absl::Status Folder::fold_int8(const std::string& base) {
+  const TensorInfo& codes = *find(base + ".weight");
+  if (codes.shape.size() != 2 || IsEmpty(codes) || AffineGroupIn(codes.shape[1]) == 0) {
+    return Unimplemented("{}: expected a matrix of int8 whose columns are a multiple of 32, found {}",
+                         where(codes), DescribeTensor(codes));
   }
-  return group;
+  ASSIGN_OR_RETURN(EncodingTensors parts, row_scales(codes));
+  make(codes.name, codes, BlockType::kInt8Rows, codes.shape, std::move(parts));
+  return absl::OkStatus();
 }
 
-/// GPTQ: qweight i32 [K / 8, N], qzeros i32 [K / G, N / 8], scales f16 [K / G, N], g_idx i32 [K].
+/// How GPTQ and AWQ store integers.
+struct IntFormat {
+  int64_t bits = 4;
+  int64_t group = 0;  ///< 0: all columns.
+};
+
+absl::StatusOr<IntFormat> ReadIntFormat(const ModelConfig& quantization, bool awq) {
+  IntFormat format;
+  ASSIGN_OR_RETURN(format.bits, quantization.required_int("bits"));
+  ASSIGN_OR_RETURN(format.group, quantization.required_int("group_size", {-1, 1 << 24}));
+  format.group = std::max<int64_t>(0, format.group);
+  const bool bits = format.bits == 4 || (format.bits == 8 && !awq);
+  if (bits && (format.group == 0 || AffineGroupIn(format.group) != 0)) return format;
+  return Unimplemented(
+      "{}: expected 4 bits{} in groups of a multiple of 32, which have an exact place, found {} bits in "
+      "groups "
+      "of {}. Take the unquantized model and `shoal convert` it.",
+      quantization.where("bits"), awq ? "" : " or 8", format.bits, format.group);
+}
+
+/// GPTQ: qweight i32 [K / 8, N], qzeros i32 [K / G, N / 8], scales f16 [K / G, N], g_idx i32 [K]; of 8 bits 4 for 8.
 /// AWQ: qweight i32 [K, N / 8], qzeros i32 [K / G, N / 8], scales f16 [K / G, N].
 absl::Status Folder::fold_integers(const std::string& base, const std::string& method,
                                    const ModelConfig& quantization) {
@@ -212,71 +283,96 @@ absl::Status Folder::fold_integers(const std::string& base, const std::string& m
         "{}: expected i32 of two dimensions and 'quant_method' \"gptq\" or \"awq\", found {} and \"{}\"",
         where(codes), DescribeTensor(codes), method);
   }
-  ASSIGN_OR_RETURN(const int64_t group, ReadGroup(quantization));
-  ASSIGN_OR_RETURN(const auto order, quantization.optional_bool("desc_act"));
+  ASSIGN_OR_RETURN(const IntFormat format, ReadIntFormat(quantization, awq));
+  ASSIGN_OR_RETURN(const auto ordered, quantization.optional_bool("desc_act"));
   ASSIGN_OR_RETURN(const auto version, quantization.optional_string(awq ? "version" : "checkpoint_format"));
-  if (order.value_or(false)) {
-    return Unimplemented(
-        "{}: 'desc_act' is true: its groups are no neighbours, which has no exact place. Take the "
-        "unquantized model and "
-        "`shoal convert` it.",
-        where(codes));
-  }
   if (awq && version.value_or("gemm") != "gemm" && version.value_or("gemm") != "GEMM") {
     return Unimplemented("{}: expected \"gemm\", found \"{}\"", quantization.where("version"), *version);
   }
-  const int64_t cols = awq ? codes.shape[0] : codes.shape[0] * 8;
-  const int64_t rows = awq ? codes.shape[1] * 8 : codes.shape[1];
-  if (cols % group != 0 || rows % 8 != 0) {
-    return InvalidArgument("{}: expected whole groups of {} and rows by eight, found {}", where(codes), group,
-                           DescribeTensor(codes));
+  const int64_t per_word = 32 / format.bits;
+  const int64_t cols = awq ? codes.shape[0] : codes.shape[0] * per_word;
+  const int64_t rows = awq ? codes.shape[1] * per_word : codes.shape[1];
+  const int64_t group = format.group == 0 ? cols : format.group;
+  if (cols % group != 0 || rows % per_word != 0 || AffineGroupIn(group) == 0) {
+    return InvalidArgument("{}: expected whole groups of {} and rows by {}, found {}", where(codes), group,
+                           per_word, DescribeTensor(codes));
   }
   static constexpr DType kWords[] = {DType::kI32};
   static constexpr DType kFloats[] = {DType::kF16, DType::kBF16, DType::kF32};
   ASSIGN_OR_RETURN(const TensorInfo* scales, part(codes, base + ".scales", kFloats, {cols / group, rows}));
-  ASSIGN_OR_RETURN(const TensorInfo* zeros, part(codes, base + ".qzeros", kWords, {cols / group, rows / 8}));
-  make(base + ".weight", codes, awq ? BlockType::kAwq : BlockType::kGptq, {rows, cols},
-       {.scales = place(*scales),
-        .zeros = place(*zeros),
-        .group = group,
-        // The first format stored zeros less one.
-        .zero_offset = !awq && version.value_or("gptq") != "gptq_v2" ? 1 : 0});
+  ASSIGN_OR_RETURN(const TensorInfo* zeros,
+                   part(codes, base + ".qzeros", kWords, {cols / group, rows / per_word}));
+  EncodingTensors parts{.scales = place(*scales),
+                        .zeros = place(*zeros),
+                        .order = std::nullopt,
+                        .group = group,
+                        // The first format stored zeros less one.
+                        .zero_offset = !awq && version.value_or("gptq") != "gptq_v2" ? 1 : 0};
+  BlockType type = awq ? BlockType::kAwq : format.bits == 8 ? BlockType::kGptq8 : BlockType::kGptq;
+  if (ordered.value_or(false) && !awq) {
+    ASSIGN_OR_RETURN(const TensorInfo* order, part(codes, base + ".g_idx", kWords, {cols}));
+    parts.order = place(*order);
+    type = format.bits == 8 ? BlockType::kGptq8Ordered : BlockType::kGptqOrdered;
+  }
+  make(base + ".weight", codes, type, {rows, cols}, std::move(parts));
   folded_.insert(scales->name);
   folded_.insert(zeros->name);
   folded_.insert(base + ".g_idx");  // Without desc_act it is k / group.
   return absl::OkStatus();
 }
 
+/// The bits of compressed-tensors' packed weights: 4, or what a group of the config says.
+absl::StatusOr<int64_t> PackedBits(const ModelConfig& quantization) {
+  ASSIGN_OR_RETURN(const auto groups, quantization.optional_object("config_groups"));
+  if (!groups) return 4;
+  std::optional<int64_t> bits;
+  for (const std::string& name : groups->keys()) {
+    ASSIGN_OR_RETURN(const auto group, groups->optional_object(name));
+    if (!group) continue;
+    ASSIGN_OR_RETURN(const auto weights, group->optional_object("weights"));
+    if (!weights) continue;
+    ASSIGN_OR_RETURN(const auto stated, weights->optional_int("num_bits"));
+    if (bits.value_or(stated.value_or(4)) != stated.value_or(4)) {
+      return Unimplemented("{}: expected the same number as of other groups, {}, found {}",
+                           weights->where("num_bits"), *bits, *stated);
+    }
+    bits = stated;
+  }
+  return bits.value_or(4);
+}
+
 /// compressed-tensors, "pack-quantized": weight_packed i32 [N, K / 8], weight_scale [N, K / G]; symmetric: w
-/// = s (q - 8).
+/// = s (q - 8). Of 8 bits: [N, K / 4], w = s (q - 128).
 absl::Status Folder::fold_packed(const std::string& base, const ModelConfig& quantization) {
   const TensorInfo& codes = *find(base + ".weight_packed");
   const TensorInfo* scales = find(base + ".weight_scale");
   ASSIGN_OR_RETURN(const auto format, quantization.optional_string("format"));
+  ASSIGN_OR_RETURN(const int64_t bits, PackedBits(quantization));
   if (codes.shape.size() != 2 || codes.dtype != DType::kI32 || IsEmpty(codes) || scales == nullptr ||
       scales->shape.size() != 2 || scales->shape[0] != codes.shape[0] || scales->shape[1] < 1 ||
-      format.value_or("") != "pack-quantized" || find(base + ".weight_zero_point") != nullptr ||
-      find(base + ".weight_g_idx") != nullptr) {
+      format.value_or("") != "pack-quantized" || (bits != 4 && bits != 8) ||
+      find(base + ".weight_zero_point") != nullptr || find(base + ".weight_g_idx") != nullptr) {
     return Unimplemented(
-        "{}: expected symmetric 4-bit \"pack-quantized\" weights, i32 [N, K / 8] with scales [N, K / group], "
-        "found {}, "
-        "scales {}. Take the unquantized model and `shoal convert` it.",
-        where(codes), DescribeTensor(codes), scales == nullptr ? "none" : DescribeTensor(*scales));
+        "{}: expected symmetric \"pack-quantized\" weights of 4 or 8 bits, i32 words along rows with scales "
+        "[N, K / "
+        "group], found {}, scales {}, {} bits. Take the unquantized model and `shoal convert` it.",
+        where(codes), DescribeTensor(codes), scales == nullptr ? "none" : DescribeTensor(*scales), bits);
   }
-  const int64_t cols = codes.shape[1] * 8;
+  const int64_t cols = codes.shape[1] * (32 / bits);
   const int64_t group = cols / scales->shape[1];
-  if (!IsFloatWeight(scales->dtype) || group * scales->shape[1] != cols || !IsAffineGroup(group)) {
+  if (!IsFloatWeight(scales->dtype) || group * scales->shape[1] != cols || AffineGroupIn(group) == 0) {
     return Unimplemented(
-        "{}: expected groups of 32, 64 or 128 columns, found {} scales for {} columns. Take the unquantized "
-        "model and "
-        "`shoal convert` it.",
+        "{}: expected groups of a multiple of 32 columns, found {} scales for {} columns. Take the "
+        "unquantized "
+        "model and `shoal convert` it.",
         where(codes), scales->shape[1], cols);
   }
   RETURN_IF_ERROR(together(codes, *scales));
-  make(base + ".weight", codes, BlockType::kPackedInt4, {codes.shape[0], cols},
-       {.scales = place(*scales), .group = group});
+  make(base + ".weight", codes, bits == 8 ? BlockType::kPackedInt8 : BlockType::kPackedInt4,
+       {codes.shape[0], cols}, {.scales = place(*scales), .group = group});
   folded_.insert(scales->name);
   folded_.insert(base + ".weight_shape");
+  drop_activation_scales(base);
   return absl::OkStatus();
 }
 

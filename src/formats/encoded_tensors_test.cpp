@@ -190,14 +190,125 @@ TEST(EncodedTensors, GptqsWordsRunDownTheColumnsAndItsZerosLackOne) {
     EXPECT_EQ((*checkpoint)->tensors().size(), 1u);
   }
   const TemporaryFolder folder;
-  const auto refused = Open(
-      folder,
-      R"({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": true}})",
-      parts);
-  EXPECT_THAT(Message(refused.status()), HasSubstr("shoal convert"));
-  const auto wide = Open(
-      folder, R"({"quantization_config": {"quant_method": "gptq", "bits": 8, "group_size": 32}})", parts);
-  EXPECT_THAT(Message(wide.status()), HasSubstr("found 8 bits"));
+  const auto odd = Open(
+      folder, R"({"quantization_config": {"quant_method": "gptq", "bits": 3, "group_size": 32}})", parts);
+  EXPECT_THAT(Message(odd.status()), HasSubstr("found 3 bits"));
+}
+
+TEST(EncodedTensors, GptqWithActOrderHasTheGroupThatGIdxGivesEachColumn) {
+  std::vector<uint32_t> words(kCols / 8 * kRows);
+  std::vector<int32_t> order;
+  std::vector<float> expected(kRows * kCols);
+  for (int64_t col = 0; col < kCols; ++col) order.push_back(static_cast<int32_t>(col * 7 % 2));
+  for (int64_t row = 0; row < kRows; ++row) {
+    for (int64_t col = 0; col < kCols; ++col) {
+      words[static_cast<size_t>(col / 8 * kRows + row)] |= static_cast<uint32_t>(CodeAt(row, col))
+                                                           << (4 * (col % 8));
+      const int64_t group = order[static_cast<size_t>(col)];
+      expected[static_cast<size_t>(row * kCols + col)] =
+          ScaleAt(row, group) * static_cast<float>(CodeAt(row, col) - ZeroAt(row, group) - 1);
+    }
+  }
+  std::vector<Part> parts = ScalesAndZeros({0, 1, 2, 3, 4, 5, 6, 7});
+  parts.push_back({{"a.qweight", DType::kI32, {kCols / 8, kRows}}, Bytes(words)});
+  parts.push_back({{"a.g_idx", DType::kI32, {kCols}}, Bytes(order)});
+  constexpr char kConfig[] =
+      R"({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": true}})";
+  const TemporaryFolder folder;
+  const auto checkpoint = Open(folder, kConfig, parts);
+  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  EXPECT_EQ(ValuesOf(**checkpoint, "a.weight"), expected);
+  EXPECT_EQ((*checkpoint)->tensors().size(), 1u);
+  order[5] = 2;  // There are two groups.
+  parts.back().bytes = Bytes(order);
+  const TemporaryFolder damaged;
+  const auto bad = Open(damaged, kConfig, parts);
+  ASSERT_TRUE(bad.ok()) << ToString(bad.status());
+  const TensorInfo& info = *(*bad)->find("a.weight");
+  DecodedRows decoded;
+  EXPECT_FALSE(decoded.decode(*(*bad)->view_blocks(info, info.shape), {0}));
+  parts.pop_back();
+  const TemporaryFolder missing;
+  EXPECT_THAT(Message(Open(missing, kConfig, parts).status()), HasSubstr("'a.g_idx', i32 [64], found none"));
+}
+
+TEST(EncodedTensors, GptqOfEightBitsMayHaveOneGroupOfAllColumns) {
+  std::vector<uint32_t> words(kCols / 4 * kRows);
+  std::vector<uint32_t> zeros(kRows / 4);
+  std::vector<uint16_t> scales;
+  std::vector<float> expected;
+  for (int64_t row = 0; row < kRows; ++row) {
+    scales.push_back(F32ToF16(ScaleAt(row, 0)));
+    zeros[static_cast<size_t>(row / 4)] |= static_cast<uint32_t>(120 + row) << (8 * (row % 4));
+    for (int64_t col = 0; col < kCols; ++col) {
+      const auto code = static_cast<uint32_t>((row * 31 + col * 57) % 256);
+      words[static_cast<size_t>(col / 4 * kRows + row)] |= code << (8 * (col % 4));
+      expected.push_back(ScaleAt(row, 0) *
+                         static_cast<float>(static_cast<int>(code) - static_cast<int>(121 + row)));
+    }
+  }
+  const TemporaryFolder folder;
+  const auto checkpoint =
+      Open(folder, R"({"quantization_config": {"quant_method": "gptq", "bits": 8, "group_size": -1}})",
+           {{{"a.qweight", DType::kI32, {kCols / 4, kRows}}, Bytes(words)},
+            {{"a.scales", DType::kF16, {1, kRows}}, Bytes(scales)},
+            {{"a.qzeros", DType::kI32, {1, kRows / 4}}, Bytes(zeros)}});
+  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  EXPECT_EQ(ValuesOf(**checkpoint, "a.weight"), expected);
+}
+
+TEST(EncodedTensors, Int8HasAScalePerRowOrOneForAll) {
+  std::vector<int8_t> codes;
+  std::vector<uint16_t> scales;
+  for (int64_t row = 0; row < kRows; ++row) {
+    scales.push_back(F32ToBF16(ScaleAt(row, 0)));
+    for (int64_t col = 0; col < kCols; ++col) codes.push_back(static_cast<int8_t>(row * 31 + col * 57));
+  }
+  for (const bool by_row : {true, false}) {
+    std::vector<float> expected;
+    for (size_t i = 0; i < codes.size(); ++i) {
+      expected.push_back(BF16ToF32(scales[by_row ? i / kCols : 0]) * static_cast<float>(codes[i]));
+    }
+    std::vector<uint16_t> stored = scales;
+    if (!by_row) stored.resize(1);
+    const TemporaryFolder folder;
+    const auto checkpoint =
+        Open(folder,
+             R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "int-quantized"}})",
+             {{{"a.weight", DType::kI8, {kRows, kCols}}, Bytes(codes)},
+              {{"a.weight_scale", DType::kBF16, {std::ssize(stored), 1}}, Bytes(stored)},
+              {{"a.input_scale", DType::kBF16, {1}}, std::string(2, '\0')}});
+    ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+    EXPECT_EQ(ValuesOf(**checkpoint, "a.weight"), expected);
+    EXPECT_EQ((*checkpoint)->tensors().size(), 1u);
+  }
+}
+
+TEST(EncodedTensors, Fp8MayHaveAScalePerRowOrOneForAll) {
+  const std::vector<uint8_t> codes = {0x38, 0x40, 0xb9, 0x38, 0x01, 0x7e};  // 1, 2, -1.125; 1, 2^-9, 448
+  const Part weight = {{"a.weight", DType::kF8E4M3, {2, 3}}, Bytes(codes)};
+  const auto values = [&](const Part& scale) {
+    const TemporaryFolder folder;
+    const auto checkpoint =
+        Open(folder, R"({"quantization_config": {"quant_method": "fp8"}})", {weight, scale});
+    EXPECT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+    return checkpoint.ok() ? ValuesOf(**checkpoint, "a.weight") : std::vector<float>();
+  };
+  const std::vector<uint16_t> halves = {F32ToBF16(2), F32ToBF16(4)};
+  EXPECT_THAT(values({{"a.weight_scale", DType::kBF16, {2, 1}}, Bytes(halves)}),
+              ElementsAre(2, 4, -2.25f, 4, 0x1p-7f, 1792));
+  const std::vector<float> one = {0.5};
+  EXPECT_THAT(values({{"a.weight_scale_inv", DType::kF32, {}}, Bytes(one)}),
+              ElementsAre(0.5f, 1, -0.5625f, 0.5f, 0x1p-10f, 224));
+}
+
+TEST(EncodedTensors, WeightsOfBitsandbytesAreRefusedByName) {
+  const TemporaryFolder folder;
+  const auto refused = Open(folder, R"({"quantization_config": {"quant_method": "bitsandbytes"}})",
+                            {{{"a.weight", DType::kU8, {64, 1}}, std::string(64, '\0')},
+                             {{"a.weight.absmax", DType::kU8, {2}}, std::string(2, '\0')}});
+  EXPECT_THAT(Message(refused.status()),
+              HasSubstr("'a.weight.absmax' in model.safetensors: weights of bitsandbytes"));
 }
 
 TEST(EncodedTensors, AwqsWordsRunAcrossTheRowsInAnOrderOfTheirOwn) {
@@ -243,6 +354,30 @@ TEST(EncodedTensors, PackedInt4IsSymmetricAroundEight) {
   EXPECT_EQ(ValuesOf(**checkpoint, "a.weight"), expected);
 }
 
+TEST(EncodedTensors, PackedIntegersOfEightBitsSayItInTheirGroups) {
+  std::vector<uint32_t> words(kRows * kCols / 4);
+  std::vector<uint16_t> scales;
+  std::vector<float> expected;
+  for (int64_t row = 0; row < kRows; ++row) {
+    const float scale = BF16ToF32(F32ToBF16(ScaleAt(row, 0)));
+    scales.push_back(F32ToBF16(scale));
+    for (int64_t col = 0; col < kCols; ++col) {
+      const auto code = static_cast<uint32_t>((row * 31 + col * 57) % 256);
+      words[static_cast<size_t>(row * kCols / 4 + col / 4)] |= code << (8 * (col % 4));
+      expected.push_back(scale * static_cast<float>(static_cast<int>(code) - 128));
+    }
+  }
+  const TemporaryFolder folder;
+  const auto checkpoint =
+      Open(folder,
+           R"({"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized",
+               "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "int", "symmetric": true}}}}})",
+           {{{"a.weight_packed", DType::kI32, {kRows, kCols / 4}}, Bytes(words)},
+            {{"a.weight_scale", DType::kBF16, {kRows, 1}}, Bytes(scales)}});
+  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  EXPECT_EQ(ValuesOf(**checkpoint, "a.weight"), expected);
+}
+
 TEST(EncodedTensors, APartThatIsMissingOrOfAnotherShapeIsNamed) {
   const TemporaryFolder folder;
   const auto error = [&](std::string_view config, const std::vector<Part>& parts) {
@@ -255,7 +390,7 @@ TEST(EncodedTensors, APartThatIsMissingOrOfAnotherShapeIsNamed) {
   const Part words = {{"a.weight", DType::kU32, {2, 16}}, std::string(128, '\0')};
   EXPECT_THAT(error("{}", {words, scales}), HasSubstr("a scale per 32 columns"));
   const Part fp8 = {{"a.weight", DType::kF8E4M3, {2, 2}}, std::string(4, '\0')};
-  EXPECT_THAT(error("{}", {fp8}), HasSubstr("weight_block_size"));
+  EXPECT_THAT(error("{}", {fp8}), HasSubstr("'a.weight_scale' with a float for each of 2 rows"));
   EXPECT_THAT(
       error(R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 2]}})", {fp8}),
       HasSubstr("'a.weight_scale_inv', f32 [1, 1], found none"));

@@ -49,6 +49,21 @@ absl::StatusOr<DType> DTypeFrom(const Json& entry, const std::string& where) {
       where, Printable(name, 40));
 }
 
+/// Dtypes of the format that no model here computes with: a tensor of one is refused only where it is used.
+struct UnreadDType {
+  std::string_view name;
+  int bits;
+};
+constexpr UnreadDType kUnread[] = {{"F4", 4},          {"F6_E2M3", 6},     {"F6_E3M2", 6},
+                                   {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"C64", 64}};
+
+const UnreadDType* FindUnread(const Json& entry) {
+  const auto found = entry.find("dtype");
+  if (found == entry.end() || !found->is_string()) return nullptr;
+  const auto* known = std::ranges::find(kUnread, found->get_ref<const std::string&>(), &UnreadDType::name);
+  return known == std::end(kUnread) ? nullptr : known;
+}
+
 absl::StatusOr<std::vector<int64_t>> ShapeFrom(const Json& entry, const std::string& where) {
   const auto found = entry.find("shape");
   if (found == entry.end() || !found->is_array()) {
@@ -96,20 +111,26 @@ absl::StatusOr<TensorInfo> TensorFrom(const std::string& name, const Json& entry
     return InvalidArgument("{}: expected an object, found {}", where, JsonExcerpt(entry));
   TensorInfo info;
   info.name = name;
-  ASSIGN_OR_RETURN(info.dtype, DTypeFrom(entry, where));
   ASSIGN_OR_RETURN(info.shape, ShapeFrom(entry, where));
+  const UnreadDType* unread = FindUnread(entry);
+  if (unread != nullptr) {
+    info.dtype = DType::kU8;
+    info.unread = fmt::format("{} [{}]", unread->name, fmt::join(info.shape, ", "));
+  } else {
+    ASSIGN_OR_RETURN(info.dtype, DTypeFrom(entry, where));
+  }
   ASSIGN_OR_RETURN(const Range offsets, OffsetsFrom(entry, data.size(), where));
   const std::optional<int64_t> elements = ElementCount(info.shape);
-  int64_t bytes = 0;
-  if (!elements || __builtin_mul_overflow(*elements, int64_t{DTypeBytes(info.dtype)}, &bytes)) {
-    return InvalidArgument("{}: the size of {} does not fit 62 bits", where,
-                           DescribeTensor(info.dtype, info.shape));
+  const int64_t element_bits = unread != nullptr ? unread->bits : 8 * DTypeBytes(info.dtype);
+  int64_t bits = 0;
+  if (!elements || __builtin_mul_overflow(*elements, element_bits, &bits)) {
+    return InvalidArgument("{}: the size of {} does not fit 62 bits", where, DescribeTensor(info));
   }
-  if (bytes != offsets.size()) {
+  if (bits != 8 * offsets.size()) {
     return InvalidArgument("{}: expected {} bytes for {}, found data_offsets [{}, {}) = {} bytes", where,
-                           bytes, DescribeTensor(info.dtype, info.shape), offsets.begin, offsets.end,
-                           offsets.size());
+                           bits / 8, DescribeTensor(info), offsets.begin, offsets.end, offsets.size());
   }
+  if (unread != nullptr) info.shape = {offsets.size()};
   info.bytes = {data.begin + offsets.begin, data.begin + offsets.end};
   return info;
 }
@@ -199,6 +220,7 @@ std::string DescribeTensor(DType dtype, std::span<const int64_t> shape) {
 }
 
 std::string DescribeTensor(const TensorInfo& tensor) {
+  if (!tensor.unread.empty()) return tensor.unread;
   if (tensor.blocks == BlockType::kNone) return DescribeTensor(tensor.dtype, tensor.shape);
   return fmt::format("{} [{}]", LawOf(tensor.blocks).name, fmt::join(tensor.shape, ", "));
 }

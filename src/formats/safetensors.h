@@ -35,8 +35,9 @@ struct TensorPlace {
 struct EncodingTensors {
   TensorPlace scales;
   std::optional<TensorPlace> zeros;
-  int64_t group = 0;       ///< Columns per scale; 0: as the type says.
-  int64_t group_rows = 1;  ///< Rows per scale.
+  std::optional<TensorPlace> order;  ///< The group of each column.
+  int64_t group = 0;                 ///< Columns per scale; 0: as the type says.
+  int64_t group_rows = 1;            ///< Rows per scale.
   int zero_offset = 0;
   std::string codes_name;  ///< Of the tensor in the file.
 };
@@ -52,6 +53,8 @@ struct TensorInfo {
       BlockType::kNone;  ///< How its bytes encode the elements of `shape`; kNone: as `dtype` says.
   std::optional<EncodingTensors> parts;  ///< Where the encoding's scales are apart.
   int64_t permuted_heads = 0;            ///< Of GGUF: see GgufName::permuted_heads.
+  /// Of a dtype that nothing here computes with, "F4 [8, 8]": then it is the bytes alone, u8 of one dimension.
+  std::string unread;
   /// Which matrices of a stack a shard has (shard.h), where not all; `shape` is the whole stack's.
   std::vector<int64_t> held;
 };

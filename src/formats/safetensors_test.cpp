@@ -69,6 +69,20 @@ TEST(Safetensors, ASizeThatIsNotThatOfTheShapeIsRefused) {
               AllOf(HasSubstr("expected 12 bytes for f32 [3]"), HasSubstr("4 bytes")));
 }
 
+TEST(Safetensors, TensorsOfDtypesThatNothingComputesWithAreBytesWithTheirName) {
+  const std::string file = SafetensorsFile(R"({"a":{"dtype":"F4","shape":[2,8],"data_offsets":[0,8]},)"
+                                           R"("b":{"dtype":"C64","shape":[],"data_offsets":[8,16]},)"
+                                           R"("c":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[16,19]}})",
+                                           19);
+  const auto header = Parse(file);
+  ASSERT_TRUE(header.ok()) << ToString(header.status());
+  EXPECT_EQ(DescribeTensor(header->tensors[0]), "F4 [2, 8]");
+  EXPECT_EQ(header->tensors[0].shape, std::vector<int64_t>{8});
+  EXPECT_EQ(DescribeTensor(header->tensors[1]), "C64 []");
+  EXPECT_EQ(DescribeTensor(header->tensors[2]), "F6_E2M3 [4]");
+  EXPECT_THAT(ErrorOf(R"({"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}})", 2), HasSubstr("F4 [3]"));
+}
+
 TEST(Safetensors, AHugeLengthIsRefusedBeforeItIsRead) {
   std::string file = SafetensorsFile("{}", 0);
   for (const uint64_t length : {uint64_t{3}, uint64_t{1} << 40, ~uint64_t{0}}) {
@@ -94,7 +108,7 @@ TEST(Safetensors, MalformedEntriesAreRefusedWithWhatWasFound) {
   };
   const Case cases[] = {
       {R"({"a":1})", "expected an object, found 1"},
-      {R"({"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}})", "dtype 'F4' is not known"},
+      {R"({"a":{"dtype":"F5","shape":[8],"data_offsets":[0,5]}})", "dtype 'F5' is not known"},
       {R"({"a":{"dtype":3,"shape":[1],"data_offsets":[0,1]}})", "expected a string under 'dtype', found 3"},
       {R"({"a":{"dtype":"U8","data_offsets":[0,1]}})", "expected a list under 'shape', found nothing"},
       {R"({"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}})", "non-negative integers, found -1"},

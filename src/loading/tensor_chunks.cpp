@@ -33,6 +33,7 @@ std::vector<StoredPart> StoredParts::of(const ResolvedWeight& weight) const {
     };
     parts.push_back({at(encoding.scales), matrix});
     if (encoding.zeros) parts.push_back({at(*encoding.zeros), matrix});
+    if (encoding.order) parts.push_back({at(*encoding.order), matrix});
     return parts;
   }
   parts.push_back({by_name_.at(info->name), matrix});
