@@ -16,6 +16,7 @@
 #include "formats/content_hash.h"
 #include "formats/safetensors.h"
 #include "loading/weight_loader.h"
+#include "numeric/transcendental.h"
 
 namespace shoal {
 namespace {
@@ -39,6 +40,7 @@ struct Job {
   bool vector = false;
   std::optional<std::vector<int64_t>> vector_shape;  ///< In which a vector is stored, where that is another.
   float add = 0;        ///< To what is read of a vector, which is stored with another offset.
+  bool log = false;     ///< The logarithm of what is read, negated, is written (WeightSource::minus_exp).
   bool floats = false;  ///< Stays unquantized: taken apart when it is read, or a router of floats.
   std::optional<AffineFormat> format;  ///< nullopt: `dtype`.
   DType dtype = DType::kBF16;          ///< Of the elements, or of scales and biases.
@@ -79,11 +81,17 @@ const WeightSource* PlaceInStack(const WeightRef& ref, const WeightSource& from)
   return found == ref.sources.end() ? nullptr : &*found;
 }
 
-/// Where a folder of mlx-lm's layout has a weight that is no stack: `from` where the two layouts agree.
+/// Where a folder of mlx-lm's layout has a weight that is no stack: `from` where the two layouts agree. A place that only
+/// a GGUF has gives way to the hub's, where that holds the weight alone.
 const WeightSource& PlaceInLayout(const WeightRef& ref, const WeightSource& from) {
   const auto found = std::ranges::find_if(
       ref.sources, [](const WeightSource& source) { return !source.only_with.empty() && source.stack == 0; });
-  return found == ref.sources.end() ? from : *found;
+  if (found != ref.sources.end()) return *found;
+  if (from.written) return from;
+  const auto alone = std::ranges::find_if(ref.sources, [](const WeightSource& source) {
+    return source.written && source.stack == 0 && source.rows.empty() && !source.strided;
+  });
+  return alone == ref.sources.end() ? from : *alone;
 }
 
 /// Whether a weight is a vector that is stored in another shape, such as the taps of a convolution.
@@ -151,6 +159,7 @@ class Inventory {
     Job& job = jobs_[seen->second.first];
     if (reshaped) job.vector_shape = to.strided->stored_shape;
     if (job.vector) job.add = from.offset - to.offset;
+    job.log = from.minus_exp && !to.minus_exp;
     const TensorInfo* tensor = weights_.checkpoint().find(from.name());
     if (found.is_vector && tensor != nullptr && tensor->shape.empty())
       job.vector_shape.emplace();  // A scalar.
@@ -206,6 +215,8 @@ absl::Status ReadRows(const WeightLoader& loader, const Job& job, Range rows, fl
     const Range here{first, std::min(job.rows(), first + rows.end - row)};
     RETURN_IF_ERROR(loader.read_rows(part, here, out));
     for (int64_t i = 0; job.add != 0 && i < here.size() * job.cols(); ++i) out[i] += job.add;
+    for (int64_t i = 0; job.log && i < here.size() * job.cols(); ++i)
+      out[i] = static_cast<float>(Log(-out[i]));
     out += here.size() * job.cols();
     row += here.size();
   }
@@ -339,7 +350,7 @@ absl::Status ChooseFormats(const WeightLoader& loader, const ConvertFormat& form
     job.dtype = dtype;
     if (job.vector) {
       ASSIGN_OR_RETURN(const bool holds, HoldsVector(loader, job, dtype));
-      if (!holds) job.dtype = job.add != 0 ? DType::kF32 : job.parts.front().format.dtype;
+      if (!holds) job.dtype = job.add != 0 || job.log ? DType::kF32 : job.parts.front().format.dtype;
     } else if (format.kind != ConvertFormat::Kind::kFloat) {
       const AffineFormat wanted = job.role == "router" ? kRouterFormat : format.affine;
       if (Quantizable(job, wanted)) job.format = wanted;

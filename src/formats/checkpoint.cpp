@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -152,7 +153,7 @@ absl::StatusOr<std::shared_ptr<Checkpoint>> Checkpoint::OpenGguf(const std::stri
   ASSIGN_OR_RETURN(checkpoint->config_, ModelConfig::Parse(model.config_json, name));
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (model.names[i].name.empty()) continue;
-    if (model.names[i].row) tensors[i].shape.insert(tensors[i].shape.begin(), 1);
+    if (!model.names[i].shape.empty()) tensors[i].shape = model.names[i].shape;
     checkpoint->tensors_.push_back({.name = model.names[i].name,
                                     .dtype = tensors[i].dtype,
                                     .shape = std::move(tensors[i].shape),
@@ -160,6 +161,10 @@ absl::StatusOr<std::shared_ptr<Checkpoint>> Checkpoint::OpenGguf(const std::stri
                                     .file = tensors[i].file,
                                     .blocks = tensors[i].blocks,
                                     .permuted_heads = model.names[i].permuted_heads});
+  }
+  for (const GgufNumber& number : model.numbers) {
+    checkpoint->tensors_.push_back(
+        {.name = number.name, .dtype = DType::kF32, .shape = {1}, .bytes = number.bytes});
   }
   RETURN_IF_ERROR(checkpoint->read_generation_config());
   std::ranges::sort(checkpoint->tensors_, {}, &TensorInfo::name);
@@ -214,8 +219,11 @@ absl::Status Checkpoint::read_generation_config() {
 
 absl::Status Checkpoint::open_files() {
   const std::string index = PathIn(folder_, kIndexFile);
+  if (Exists(PathIn(folder_, kSingleFile))) {  // First of all, as in the reference.
+    if (Exists(index)) LogInfo("checkpoint: {}: not used, as there is {} beside it", index, kSingleFile);
+    return add_file(std::string(kSingleFile));
+  }
   if (Exists(index)) return read_index(index);
-  if (Exists(PathIn(folder_, kSingleFile))) return add_file(std::string(kSingleFile));
   return NotFound("checkpoint: {}: expected {} or {}, found neither. Is the download complete?", folder_,
                   kSingleFile, kIndexFile);
 }
@@ -251,28 +259,31 @@ absl::Status Checkpoint::read_index(const std::string& path) {
     const absl::Status added = add_file(shard);
     if (!added.ok()) return Annotate(added, fmt::format("checkpoint: {} names {}", kIndexFile, shard));
   }
-  std::map<std::string_view, int> found;  // Tensor -> its file.
-  for (const TensorInfo& tensor : tensors_) {
-    const auto [at, is_new] = found.emplace(tensor.name, tensor.file);
-    if (!is_new) {
-      return InvalidArgument("checkpoint: tensor '{}' is in {} and in {}: expected it in one file",
-                             Printable(tensor.name, 200), file_names_[at->second], file_names_[tensor.file]);
-    }
-  }
+  std::map<std::string, int>
+      elsewhere;  // Tensors that are not used: where another file has them, or the index none.
+  std::set<std::string> found;
+  std::erase_if(tensors_, [&](const TensorInfo& tensor) {
+    const auto listed = weight_map.find(tensor.name);
+    const bool used = listed != weight_map.end() && files.at(listed->second) == tensor.file;
+    (used ? found.insert(tensor.name).second : elsewhere.emplace(tensor.name, tensor.file).second);
+    return !used;
+  });
   for (const auto& [tensor, shard] : weight_map) {
-    const auto at = found.find(tensor);
-    if (at == found.end() || at->second != files.at(shard)) {
-      return InvalidArgument(
-          "checkpoint: tensor '{}': expected in {} (says {}), found {}. The index and the shards are "
-          "not of one checkpoint: download them again.",
-          Printable(tensor, 200), shard, kIndexFile,
-          at == found.end() ? "in no file" : fmt::format("in {}", file_names_[at->second]));
-    }
+    if (found.contains(tensor)) continue;
+    const auto at = elsewhere.find(tensor);
+    return InvalidArgument(
+        "checkpoint: tensor '{}': expected in {} (says {}), found {}. The index and the shards are "
+        "not of one checkpoint: download them again.",
+        Printable(tensor, 200), shard, kIndexFile,
+        at == elsewhere.end() ? "in no file" : fmt::format("in {}", file_names_[at->second]));
   }
-  if (tensors_.size() > weight_map.size()) {
-    LogWarning("checkpoint: {}: the shards hold {} tensors that the index does not list; they are not used",
-               path, tensors_.size() - weight_map.size());
-    std::erase_if(tensors_, [&](const TensorInfo& tensor) { return !weight_map.contains(tensor.name); });
+  if (!elsewhere.empty()) {
+    LogWarning(
+        "checkpoint: {}: the shards hold {} tensors that it does not list, or lists in another shard; they "
+        "are "
+        "not used, such as '{}' in {}",
+        path, elsewhere.size(), Printable(elsewhere.begin()->first, 200),
+        file_names_[elsewhere.begin()->second]);
   }
   return absl::OkStatus();
 }
@@ -427,6 +438,7 @@ absl::StatusOr<BlockView> Checkpoint::view_blocks(const TensorInfo& info,
   blocks.scales = at(info.parts->scales);
   blocks.scales_dtype = info.parts->scales.dtype;
   if (info.parts->zeros) blocks.zeros = at(*info.parts->zeros);
+  if (info.parts->order) blocks.order = at(*info.parts->order);
   blocks.group = static_cast<int>(info.parts->group);
   blocks.group_rows = static_cast<int>(info.parts->group_rows);
   blocks.zero_offset = info.parts->zero_offset;

@@ -150,8 +150,9 @@ absl::Status SetType(uint32_t type, const std::string& where, GgufTensor* tensor
   const std::optional<BlockType> blocks = BlockTypeFromGgml(type);
   if (!blocks) {
     return Unimplemented(
-        "{}: ggml type {} is not read: expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, "
-        "Q6_K or MXFP4. Take another quantization of the model, or the original and `shoal convert`.",
+        "{}: ggml type {} is not read: expected F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, "
+        "IQ4_NL, "
+        "IQ4_XS or MXFP4. Take another quantization of the model, or the original and `shoal convert`.",
         where, type);
   }
   tensor->dtype = DType::kU8;
@@ -358,7 +359,11 @@ std::optional<std::vector<std::string_view>> GgufValue::as_strings() const {
   return result;
 }
 
-std::optional<std::vector<int64_t>> GgufValue::as_ints() const { return Elements<int64_t>(*this, &IntAt); }
+std::optional<std::vector<int64_t>> GgufValue::as_ints() const {
+  return Elements<int64_t>(*this, [](GgufType of, const std::byte* at) {
+    return of == GgufType::kBool ? std::optional<int64_t>(Load<uint8_t>(at) != 0) : IntAt(of, at);
+  });
+}
 std::optional<std::vector<double>> GgufValue::as_numbers() const {
   return Elements<double>(*this, &NumberAt);
 }

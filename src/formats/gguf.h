@@ -47,7 +47,7 @@ struct GgufValue {
   std::optional<double> as_number() const;
   std::optional<bool> as_bool() const;
   std::optional<std::string_view> as_string() const;
-  /// The elements of an array; nullopt where it is no array of that kind.
+  /// The elements of an array; nullopt where it is no array of that kind. A bool is the integer 0 or 1.
   std::optional<std::vector<std::string_view>> as_strings() const;
   std::optional<std::vector<int64_t>> as_ints() const;
   std::optional<std::vector<double>> as_numbers() const;

@@ -35,7 +35,7 @@ constexpr GgufStem kMixtralExperts[] = {
     {"ffn_down", "block_sparse_moe.experts.*.w2", Kind::kEach},
 };
 constexpr GgufStem kQwen2MoeShared[] = {
-    {"ffn_gate_inp_shexp", "mlp.shared_expert_gate", Kind::kRow},
+    {"ffn_gate_inp_shexp", "mlp.shared_expert_gate", Kind::kPlain, GgufStem::Shape::kRow},
     {"ffn_gate_shexp", "mlp.shared_expert.gate_proj"},
     {"ffn_up_shexp", "mlp.shared_expert.up_proj"},
     {"ffn_down_shexp", "mlp.shared_expert.down_proj"},
@@ -130,9 +130,13 @@ absl::Status AddSizes(GgufDraft& draft) {
   } else {
     ASSIGN_OR_RETURN(config["rms_norm_eps"], keys.required_number(".attention.layer_norm_rms_epsilon"));
   }
-  ASSIGN_OR_RETURN(config["num_attention_heads"], keys.required_int(".attention.head_count"));
-  ASSIGN_OR_RETURN(const auto ffn, keys.optional_int(".feed_forward_length"));
-  if (ffn) config["intermediate_size"] = *ffn;
+  ASSIGN_OR_RETURN(const std::vector<int64_t> heads, draft.per_layer(".attention.head_count"));
+  if (heads.empty()) return keys.refuse(".attention.head_count", "an integer");
+  // Layers without attention have none.
+  config["num_attention_heads"] = std::max<int64_t>(1, *std::ranges::max_element(heads));
+  ASSIGN_OR_RETURN(const std::vector<int64_t> ffn, draft.per_layer(".feed_forward_length"));
+  const int64_t widest = ffn.empty() ? 0 : *std::ranges::max_element(ffn);
+  if (widest > 0) config["intermediate_size"] = widest;
   draft.add(kNorms);
   return absl::OkStatus();
 }
@@ -142,14 +146,16 @@ absl::Status AddDecoder(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   RETURN_IF_ERROR(AddSizes(draft));
   const auto heads = draft.config["num_attention_heads"].get<int64_t>();
-  ASSIGN_OR_RETURN(const auto kv_heads, keys.optional_int(".attention.head_count_kv"));
-  draft.config["num_key_value_heads"] = kv_heads.value_or(heads);
+  ASSIGN_OR_RETURN(const std::vector<int64_t> kv_heads, draft.per_layer(".attention.head_count_kv"));
+  const int64_t most = kv_heads.empty() ? heads : *std::ranges::max_element(kv_heads);
+  draft.config["num_key_value_heads"] = std::max<int64_t>(1, most);
   ASSIGN_OR_RETURN(const auto key_length, keys.optional_int(".attention.key_length"));
   ASSIGN_OR_RETURN(const auto value_length, keys.optional_int(".attention.value_length"));
   const int64_t head_dim = key_length.value_or(draft.config["hidden_size"].get<int64_t>() / heads);
-  if (head_dim < 1 || value_length.value_or(head_dim) != head_dim) {
+  if (head_dim < 1 || (!draft.narrow_values && value_length.value_or(head_dim) != head_dim)) {
     return keys.refuse(".attention.value_length", fmt::format("the key length {}", head_dim));
   }
+  if (draft.narrow_values) draft.config["v_head_dim"] = value_length.value_or(head_dim);
   draft.config["head_dim"] = head_dim;
   return AddGgufRope(draft, head_dim);
 }
@@ -310,6 +316,8 @@ absl::Status AddGroups(GgufDraft& draft) {
   return absl::OkStatus();
 }
 
+}  // namespace
+
 /// DeepSeek-V2 and the models with its attention: V3 and R1, Kimi K2, GLM-4.7-Flash. They differ in how
 /// experts are scored.
 absl::Status BuildDeepseek2(GgufDraft& draft) {
@@ -351,6 +359,8 @@ absl::Status BuildDeepseek2(GgufDraft& draft) {
       "checkpoint: {}: key '{}': expected false where experts are scored by softmax, found true", keys.file(),
       keys.full(".expert_weights_norm"));
 }
+
+namespace {
 
 /// Norms of what attention and feed-forward add, beside or instead of kNorms.
 constexpr GgufStem kOutputNorms[] = {{"post_attention_norm", "post_attention_layernorm"},
@@ -430,18 +440,20 @@ absl::Status BuildSmolLm3(GgufDraft& draft) {
   return absl::OkStatus();
 }
 
-/// OLMo 3 is the same architecture with windows, whose yarn the format does not hold as the model has it.
+/// OLMo 3 is the same architecture with windows in three of four layers, and yarn in the others.
 absl::Status BuildOlmo2(GgufDraft& draft) {
   ASSIGN_OR_RETURN(const auto window, draft.keys.optional_int(".attention.sliding_window", kAnyCount));
-  if (window.value_or(0) > 0) {
-    return Unimplemented(
-        "checkpoint: {}: key '{}': expected none, found {}; OLMo 3 is built from its folder alone",
-        draft.keys.file(), draft.keys.full(".attention.sliding_window"), *window);
-  }
-  RETURN_IF_ERROR(AddDense(draft, "olmo2"));
+  const bool third = window.value_or(0) > 0;
+  if (third) draft.own_keys = {".rope.scaling.yarn_attn_factor"};
+  RETURN_IF_ERROR(AddDense(draft, third ? "olmo3" : "olmo2"));
   draft.add(kHeadNorms);
   draft.add(kOutputNorms);
-  return absl::OkStatus();
+  if (!third) return absl::OkStatus();
+  // The converter writes the config's attention_factor as it is.
+  ASSIGN_OR_RETURN(const auto factor, draft.keys.optional_number(".rope.scaling.yarn_attn_factor"));
+  if (factor && draft.config.contains("rope_scaling"))
+    draft.config["rope_scaling"]["attention_factor"] = *factor;
+  return draft.add_windows(4).status();
 }
 
 absl::Status BuildSeedOss(GgufDraft& draft) {
@@ -494,18 +506,10 @@ constexpr GgufStem kDotsExperts[] = {{"ffn_gate_inp", "mlp.gate"},
                                      {"ffn_down_exps", "mlp.experts.down_proj"}};
 
 absl::Status BuildDots1(GgufDraft& draft) {
-  const GgufKeys& keys = draft.keys;
-  nlohmann::json& config = draft.config;
   RETURN_IF_ERROR(AddDense(draft, "dots1"));
-  RETURN_IF_ERROR(AddExperts(draft, "n_routed_experts"));
-  ASSIGN_OR_RETURN(config["moe_intermediate_size"], keys.required_int(".expert_feed_forward_length"));
-  ASSIGN_OR_RETURN(config["first_k_dense_replace"],
-                   keys.required_int(".leading_dense_block_count", kAnyCount));
-  ASSIGN_OR_RETURN(config["n_shared_experts"], keys.required_int(".expert_shared_count"));
-  ASSIGN_OR_RETURN(config["routed_scaling_factor"], keys.required_number(".expert_weights_scale"));
-  ASSIGN_OR_RETURN(const auto normalized, keys.optional_bool(".expert_weights_norm"));
-  config["norm_topk_prob"] = normalized.value_or(false);
-  config["n_group"] = config["topk_group"] = 1;
+  RETURN_IF_ERROR(draft.add_routed_experts("n_routed_experts"));
+  ASSIGN_OR_RETURN(draft.config["n_shared_experts"], draft.keys.required_int(".expert_shared_count"));
+  draft.config["n_group"] = draft.config["topk_group"] = 1;
   draft.add(kHeadNorms);
   draft.add(kDotsExperts);
   draft.add(kDeepseekShared);
@@ -540,15 +544,42 @@ constexpr GgufArchitecture kArchitectures[] = {{"llama", &BuildLlama},
                                                {"hunyuan-moe", &BuildHunyuanMoe},
                                                {"starcoder2", &BuildStarcoder2},
                                                {"cohere2", &BuildCohere2},
-                                               {"dots1", &BuildDots1}};
+                                               {"dots1", &BuildDots1},
+                                               {"exaone4", &BuildExaone4},
+                                               {"stablelm", &BuildStableLm},
+                                               {"apertus", &BuildApertus},
+                                               {"deepseek", &BuildDeepseek},
+                                               {"olmoe", &BuildOlmoe},
+                                               {"minimax-m2", &BuildMinimaxM2},
+                                               {"glm4moe", &BuildGlm4Moe},
+                                               {"ernie4_5-moe", &BuildErnie45Moe},
+                                               {"exaone-moe", &BuildExaoneMoe},
+                                               {"afmoe", &BuildAfmoe},
+                                               {"phimoe", &BuildPhimoe},
+                                               {"mistral4", &BuildMistral4},
+                                               {"mimo2", &BuildMimo2},
+                                               {"step35", &BuildStep35},
+                                               {"llama4", &BuildLlama4},
+                                               {"lfm2", &BuildLfm2},
+                                               {"lfm2moe", &BuildLfm2Moe},
+                                               {"mamba2", &BuildMamba2},
+                                               {"nemotron_h", &BuildNemotronH},
+                                               {"nemotron_h_moe", &BuildNemotronH},
+                                               {"granitehybrid", &BuildGraniteHybrid}};
 
 }  // namespace
 
-const GgufTensor* GgufDraft::tensor(std::string_view name) const {
-  const auto found = std::ranges::find(source.tensors, name, &GgufTensor::name);
-  return found == source.tensors.end() ? nullptr : &*found;
-}
+constinit const std::span<const GgufStem> kGgufProjections = kProjections;
+constinit const std::span<const GgufStem> kGgufHeadNorms = kHeadNorms;
+constinit const std::span<const GgufStem> kGgufDense = kDense;
+constinit const std::span<const GgufStem> kGgufOutputNorms = kOutputNorms;
+constinit const std::span<const GgufStem> kGgufStacks = kExperts;
+constinit const std::span<const GgufStem> kGgufMixtralStacks = kMixtralExperts;
+constinit const std::span<const GgufStem> kGgufSharedExpert = kDeepseekShared;
+constinit const std::span<const GgufStem> kGgufSelectionBias = kSelectionBias;
 
+absl::Status GgufDraft::add_sizes() { return AddSizes(*this); }
+absl::Status GgufDraft::add_latent_attention() { return AddLatentAttention(*this); }
 absl::Status GgufDraft::add_decoder() { return AddDecoder(*this); }
 absl::Status GgufDraft::add_dense(const char* model_type) { return AddDense(*this, model_type); }
 absl::Status GgufDraft::add_experts(const char* count_key) { return AddExperts(*this, count_key); }

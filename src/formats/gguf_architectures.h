@@ -19,13 +19,20 @@ namespace shoal {
 struct GgufStem {
   enum class Kind : uint8_t {
     kPlain,      ///< ".weight" and ".bias" stay.
-    kWholeName,  ///< `hub` is the whole name: Hugging Face has no suffix, or another.
-    kRow,        ///< As kPlain; a vector here, a matrix of one row there.
+    kWholeName,  ///< `hub` is the whole name: Hugging Face has no suffix, or another; `gguf` may have none, too.
     kEach,       ///< One tensor per expert, "ffn_gate.7"; the '*' of `hub` is the expert.
+  };
+  /// What the tensor is on the hub.
+  enum class Shape : uint8_t {
+    kSame,
+    kRow,     ///< A matrix of one row; a vector here.
+    kTaps,    ///< [channels, 1, taps]; [channels, taps] here.
+    kVector,  ///< A vector; a matrix here.
   };
   std::string_view gguf;
   std::string_view hub;
   Kind kind = Kind::kPlain;
+  Shape shape = Shape::kSame;
 };
 
 /// A model while it is read: each architecture adds its keys to `config` and its stems.
@@ -33,26 +40,51 @@ struct GgufDraft {
   GgufKeys keys;
   const GgufSource& source;
   nlohmann::json& config;
-  std::vector<GgufStem> stems;
-  int64_t permuted_q = 0;  ///< Heads; 0: none.
+  std::vector<GgufStem> stems;                      ///< Of tensors of layers, "blk.<i>."
+  std::vector<GgufStem> outside;                    ///< Of the others; the first that fits counts.
+  std::string_view layer_prefix = "model.layers.";  ///< Of the hub's names of tensors of layers.
+  /// model_type of the config around the text model's, as whose part it is then named and configured.
+  std::string_view wrapper;
+  std::vector<GgufNumber> numbers;  ///< Weights that are numbers of the metadata.
+  int64_t permuted_q = 0;           ///< Heads; 0: none.
   int64_t permuted_k = 0;
   /// Norms hold 1 + w where the hub has w: their names end in kGgufOnePlus instead of "weight".
   bool norms_plus_one = false;
   /// Keys that would be refused as they change the arithmetic, if the architecture did not read them itself.
   std::vector<std::string_view> own_keys;
+  bool narrow_values = false;  ///< Values may be narrower than keys: v_head_dim.
+  /// Pairs of dimensions that rope_freqs is of, where it has more, which are 1 then; 0: all.
+  int64_t scaled_pairs = 0;
   int64_t layers = 0;
   /// Blocks of the file, layers or more: those behind the layers predict further tokens and are not used.
   int64_t blocks = 0;
 
   const GgufTensor* tensor(std::string_view name) const;
   bool has(std::string_view name) const { return tensor(name) != nullptr; }
+  /// Whether each layer has that tensor: "ffn_gate_inp.weight".
+  std::vector<bool> layers_with(std::string_view name) const;
+  /// The numbers of a key that has one for all layers, or an array with one for each of them; empty where absent.
+  absl::StatusOr<std::vector<int64_t>> per_layer(std::string_view key,
+                                                 Bounds<int64_t> bounds = kAnyCount) const;
   void add(std::span<const GgufStem> more) { stems.insert(stems.end(), more.begin(), more.end()); }
+  /// The keys that every decoder has, except those of its heads.
+  absl::Status add_sizes();
   /// The keys that every decoder of grouped-query attention has.
   absl::Status add_decoder();
+  /// The keys and projections of DeepSeek's latent attention.
+  absl::Status add_latent_attention();
   /// The same, the usual projections and a dense feed-forward, under that model_type.
   absl::Status add_dense(const char* model_type);
   /// How many experts there are, under that key, and how many a token takes.
   absl::Status add_experts(const char* count_key);
+  /// The same with what DeepSeek's configs have beside it: width, dense layers first, scale and norm of weights, and
+  /// n_group and topk_group.
+  absl::Status add_routed_experts(const char* count_key);
+  /// Refuses experts that are scored otherwise than by sigmoids.
+  absl::Status require_sigmoid_scores() const;
+  /// sliding_window and layer_types. Where the file does not say which layers have the window, all but every
+  /// `usual`-th have it. Returns which.
+  absl::StatusOr<std::vector<bool>> add_windows(int64_t usual);
   /// The rows of q and k are in the order of interleaved rope, those of the folder in halves.
   void permute_heads();
 };
@@ -63,12 +95,51 @@ struct GgufArchitecture {
 };
 
 // Of gguf_late_architectures.cpp.
+absl::Status AddGgufGranite(GgufDraft& draft, const char* model_type);
 absl::Status BuildGranite(GgufDraft& draft);
 absl::Status BuildErnie45(GgufDraft& draft);
 absl::Status BuildHunyuanDense(GgufDraft& draft);
 absl::Status BuildHunyuanMoe(GgufDraft& draft);
 absl::Status BuildStarcoder2(GgufDraft& draft);
 absl::Status BuildCohere2(GgufDraft& draft);
+absl::Status BuildExaone4(GgufDraft& draft);
+absl::Status BuildStableLm(GgufDraft& draft);
+absl::Status BuildApertus(GgufDraft& draft);
+
+// Of gguf_expert_architectures.cpp.
+absl::Status BuildDeepseek(GgufDraft& draft);
+absl::Status BuildOlmoe(GgufDraft& draft);
+absl::Status BuildMinimaxM2(GgufDraft& draft);
+absl::Status BuildGlm4Moe(GgufDraft& draft);
+absl::Status BuildErnie45Moe(GgufDraft& draft);
+absl::Status BuildExaoneMoe(GgufDraft& draft);
+absl::Status BuildAfmoe(GgufDraft& draft);
+absl::Status BuildPhimoe(GgufDraft& draft);
+absl::Status BuildMistral4(GgufDraft& draft);
+absl::Status BuildMimo2(GgufDraft& draft);
+absl::Status BuildStep35(GgufDraft& draft);
+absl::Status BuildLlama4(GgufDraft& draft);
+
+// Of gguf_state_architectures.cpp.
+absl::Status BuildLfm2(GgufDraft& draft);
+absl::Status BuildLfm2Moe(GgufDraft& draft);
+absl::Status BuildMamba2(GgufDraft& draft);
+absl::Status BuildNemotronH(GgufDraft& draft);
+absl::Status BuildGraniteHybrid(GgufDraft& draft);
+
+// Of gguf_architectures.cpp.
+absl::Status BuildDeepseek2(GgufDraft& draft);
+
+/// Stems that several files use.
+extern const std::span<const GgufStem> kGgufProjections;  ///< q, k, v and o under the usual names.
+extern const std::span<const GgufStem> kGgufHeadNorms;    ///< q_norm and k_norm.
+extern const std::span<const GgufStem> kGgufDense;        ///< The gated MLP below `mlp`.
+extern const std::span<const GgufStem> kGgufOutputNorms;  ///< Of what attention and feed-forward add.
+extern const std::span<const GgufStem>
+    kGgufStacks;  ///< Experts and their router below `mlp`, stacks in mlx-lm's place.
+extern const std::span<const GgufStem> kGgufMixtralStacks;  ///< The same below `block_sparse_moe`.
+extern const std::span<const GgufStem> kGgufSharedExpert;   ///< mlp.shared_experts.
+extern const std::span<const GgufStem> kGgufSelectionBias;  ///< mlp.gate.e_score_correction_bias
 
 /// All that are built.
 std::span<const GgufArchitecture> GgufArchitectures();

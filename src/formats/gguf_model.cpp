@@ -19,7 +19,7 @@ struct SplitName {
   int64_t layer = -1;
   std::string_view stem;
   std::string_view expert;  ///< Digits; empty: none.
-  std::string_view suffix;
+  std::string_view suffix;  ///< ".weight", ".bias" or none.
 };
 
 /// A number of at most six digits.
@@ -35,10 +35,12 @@ std::optional<int64_t> SmallNumber(std::string_view digits) {
 
 std::optional<SplitName> SplitTensorName(std::string_view name) {
   SplitName split;
-  const size_t dot = name.rfind('.');
-  if (dot == std::string_view::npos) return std::nullopt;
-  split.suffix = name.substr(dot);
-  split.stem = name.substr(0, dot);
+  split.stem = name;
+  for (const std::string_view suffix : {".weight", ".bias"}) {
+    if (!name.ends_with(suffix)) continue;
+    split.suffix = suffix;
+    split.stem.remove_suffix(suffix.size());
+  }
   if (!split.stem.starts_with("blk.")) return split;
   split.stem.remove_prefix(4);
   const size_t end = split.stem.find('.');
@@ -51,6 +53,25 @@ std::optional<SplitName> SplitTensorName(std::string_view name) {
   split.expert = split.stem.substr(number + 1);
   split.stem = split.stem.substr(0, number);
   return split;
+}
+
+/// The shape on the hub; empty where it is the same.
+std::vector<int64_t> HubShape(GgufStem::Shape shape, const GgufTensor& tensor) {
+  const std::vector<int64_t>& here = tensor.shape;
+  switch (shape) {
+    case GgufStem::Shape::kRow:
+      if (here.size() == 1) return {1, here[0]};
+      break;
+    case GgufStem::Shape::kTaps:
+      if (here.size() == 2 && tensor.blocks == BlockType::kNone) return {here[0], 1, here[1]};
+      break;
+    case GgufStem::Shape::kVector:
+      if (here.size() > 1 && tensor.blocks == BlockType::kNone) return {*ElementCount(here)};
+      break;
+    case GgufStem::Shape::kSame:
+      break;
+  }
+  return {};
 }
 
 /// The name below its layer.
@@ -67,13 +88,13 @@ absl::StatusOr<GgufName> HubName(const GgufDraft& draft, std::string_view archit
     return GgufName{};
   const std::optional<SplitName> split = SplitTensorName(tensor.name);
   if (split && split->layer >= draft.layers && split->layer < draft.blocks) return GgufName{};
-  const std::span<const GgufStem> stems =
-      split && split->layer >= 0 ? std::span<const GgufStem>(draft.stems) : kOutside;
+  const std::span<const GgufStem> stems = split && split->layer >= 0 ? draft.stems : draft.outside;
   const auto fits = [&](const GgufStem& stem) {
-    return stem.gguf == split->stem && (stem.kind == GgufStem::Kind::kEach) == !split->expert.empty();
+    return stem.gguf == split->stem && (stem.kind == GgufStem::Kind::kEach) == !split->expert.empty() &&
+           (stem.kind == GgufStem::Kind::kWholeName || !split->suffix.empty());
   };
   const auto stem = split ? std::ranges::find_if(stems, fits) : stems.end();
-  if (stem == stems.end() || (split->suffix != ".weight" && split->suffix != ".bias")) {
+  if (stem == stems.end()) {
     // An unknown tensor might change the arithmetic, so it is refused and not ignored.
     return Unimplemented(
         "checkpoint: tensor '{}' in {}: expected the tensors of architecture '{}', found one that "
@@ -81,12 +102,13 @@ absl::StatusOr<GgufName> HubName(const GgufDraft& draft, std::string_view archit
         Printable(tensor.name, 200), draft.keys.file(), architecture);
   }
   GgufName result;
-  const std::string layer = split->layer >= 0 ? fmt::format("model.layers.{}.", split->layer) : "";
-  result.name = layer + NameOf(*stem, *split);
+  if (!draft.wrapper.empty()) result.name = "language_model.";
+  if (split->layer >= 0) result.name += fmt::format("{}{}.", draft.layer_prefix, split->layer);
+  result.name += NameOf(*stem, *split);
   if (draft.norms_plus_one && split->stem.ends_with("norm")) {
     result.name.replace(result.name.rfind('.') + 1, std::string::npos, kGgufOnePlus);
   }
-  result.row = stem->kind == GgufStem::Kind::kRow && tensor.shape.size() == 1;
+  result.shape = HubShape(stem->shape, tensor);
   if (split->stem == "attn_q") result.permuted_heads = draft.permuted_q;
   if (split->stem == "attn_k") result.permuted_heads = draft.permuted_k;
   if (result.permuted_heads > 0 && tensor.shape[0] % (2 * result.permuted_heads) != 0) {
@@ -114,11 +136,15 @@ absl::StatusOr<GgufModel> ModelOfGguf(const GgufSource& source, std::string_view
   GgufDraft draft{.keys = GgufKeys(source.metadata, std::string(architecture), file_name),
                   .source = source,
                   .config = config,
-                  .stems = {}};
+                  .stems = {},
+                  .outside = {std::begin(kOutside), std::end(kOutside)},
+                  .numbers = {}};
   RETURN_IF_ERROR(known->build(draft));
   RETURN_IF_ERROR(AddTokenIds(general, &config));
   GgufModel model;
+  if (!draft.wrapper.empty()) config = {{"model_type", draft.wrapper}, {"text_config", std::move(config)}};
   model.config_json = config.dump();
+  model.numbers = std::move(draft.numbers);
   for (const GgufTensor& tensor : source.tensors) {
     ASSIGN_OR_RETURN(GgufName name, HubName(draft, architecture, tensor));
     model.names.push_back(std::move(name));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/range.h"
 #include "formats/gguf.h"
 
 namespace shoal {
@@ -24,16 +25,23 @@ struct GgufSource {
 /// A tensor under its Hugging Face name.
 struct GgufName {
   std::string name;  ///< Empty: it went into the config (rope factors), or no layer of the model uses it.
-  bool row = false;  ///< A vector that Hugging Face has as a matrix of one row.
+  std::vector<int64_t> shape;  ///< On Hugging Face; empty: as here.
   /// Heads whose rows were permuted for rope over neighbouring pairs, as llama's q and k are; 0: none were.
   /// Row h * d + j * d / 2 + i of Hugging Face's matrix, with d rows a head, is row h * d + 2 * i + j of this
   /// one.
   int64_t permuted_heads = 0;
 };
 
+/// A number of the metadata that is a tensor of one f32 on Hugging Face.
+struct GgufNumber {
+  std::string name;  ///< On Hugging Face.
+  Range bytes;       ///< In the first file.
+};
+
 struct GgufModel {
   std::string config_json;
   std::vector<GgufName> names;  ///< Of each tensor, in the order of the source.
+  std::vector<GgufNumber> numbers;
 };
 
 /// InvalidArgument for a key that is missing or odd, Unimplemented for an architecture, a tensor or a kind of

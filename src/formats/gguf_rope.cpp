@@ -28,37 +28,54 @@ absl::StatusOr<std::vector<float>> RopeTable(const GgufDraft& draft, std::string
   return factors;
 }
 
-/// Llama 3's scaling (transformers `_compute_llama3_parameters`) with the constants of every released model:
-/// the file has only the factors that the converter computed by it.
+/// Llama 3's scaling with the constants of a released model.
+struct Llama3Law {
+  double low, high, original;
+};
+
+/// The factor of pair `i` (transformers `_compute_llama3_parameters`).
+double Llama3Factor(const Llama3Law& law, double factor, double wavelength) {
+  if (wavelength > law.original / law.low) return factor;
+  if (wavelength < law.original / law.high) return 1;
+  const double smooth = (law.original / wavelength - law.low) / (law.high - law.low);
+  return 1 / ((1 - smooth) / factor + smooth);
+}
+
+/// Which of the released models' constants give these factors: the file has only what the converter computed by them.
 absl::Status AddLlama3Rope(GgufDraft& draft, std::span<const float> factors, double theta) {
-  constexpr double kLow = 1;
-  constexpr double kHigh = 4;
-  constexpr double kOriginal = 8192;
-  const double factor = *std::ranges::max_element(factors);
+  constexpr Llama3Law kLaws[] = {{1, 4, 8192},      // Llama 3, EXAONE 4, Apertus
+                                 {1, 1, 8192},      // Llama 4 Scout
+                                 {1, 32, 131072}};  // Step 3.5
   if (std::ranges::all_of(factors, [](float f) { return f == 1; })) return absl::OkStatus();
-  const double pairs = static_cast<double>(factors.size());
-  for (size_t i = 0; i < factors.size(); ++i) {
-    const double wavelength = 2 * std::numbers::pi * std::pow(theta, static_cast<double>(i) / pairs);
-    double expected = 1;
-    if (wavelength > kOriginal / kLow) {
-      expected = factor;
-    } else if (wavelength >= kOriginal / kHigh) {
-      const double smooth = (kOriginal / wavelength - kLow) / (kHigh - kLow);
-      expected = 1 / ((1 - smooth) / factor + smooth);
+  const double factor = *std::ranges::max_element(factors);
+  const size_t pairs = draft.scaled_pairs > 0 ? static_cast<size_t>(draft.scaled_pairs) : factors.size();
+  const auto expected = [&](const Llama3Law& law, size_t i) {
+    if (i >= pairs) return 1.0;
+    const double power = static_cast<double>(i) / static_cast<double>(pairs);
+    return Llama3Factor(law, factor, 2 * std::numbers::pi * std::pow(theta, power));
+  };
+  const auto misfit = [&](const Llama3Law& law) {
+    for (size_t i = 0; i < factors.size(); ++i) {
+      if (!(std::abs(factors[i] - expected(law, i)) <= 1e-4 * expected(law, i))) return i;
     }
-    if (!(std::abs(factors[i] - expected) <= 1e-4 * expected)) {
-      return Unimplemented(
-          "checkpoint: tensor '{}' in {}: factor {}: expected {} as Llama 3 stretches frequencies (low 1, "
-          "high 4, "
-          "original context 8192), found {}; no other law is built",
-          kGgufRopeFactors, draft.keys.file(), i, expected, factors[i]);
-    }
+    return factors.size();
+  };
+  const auto found = std::ranges::find(kLaws, factors.size(), misfit);
+  if (found == std::end(kLaws)) {
+    const size_t i = misfit(kLaws[0]);
+    return Unimplemented(
+        "checkpoint: tensor '{}' in {}: factor {}: expected {} as Llama 3 stretches frequencies (low 1, high "
+        "4, "
+        "original context 8192), found {}; nor are they those of Llama 4 or Step 3.5, and no other law is "
+        "built",
+        kGgufRopeFactors, draft.keys.file(), i, expected(kLaws[0], i), factors[i]);
   }
-  draft.config["rope_scaling"] = {{"rope_type", "llama3"},
-                                  {"factor", factor},
-                                  {"low_freq_factor", kLow},
-                                  {"high_freq_factor", kHigh},
-                                  {"original_max_position_embeddings", static_cast<int64_t>(kOriginal)}};
+  draft.config["rope_scaling"] = {
+      {"rope_type", "llama3"},
+      {"factor", factor},
+      {"low_freq_factor", found->low},
+      {"high_freq_factor", found->high},
+      {"original_max_position_embeddings", static_cast<int64_t>(found->original)}};
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -102,7 +103,7 @@ TEST(Gguf, RefusesHostileLengths) {
   EXPECT_THAT(ErrorOf(tensor({32}, 0)), HasSubstr("do not lie"));
   EXPECT_THAT(ErrorOf(tensor({4}, 3)), HasSubstr("multiple of 32"));
   EXPECT_THAT(ErrorOf(tensor({16, 1}, 0, 2)), HasSubstr("multiple of 32 for Q4_0"));
-  EXPECT_THAT(ErrorOf(tensor({256}, 0, 10)), HasSubstr("ggml type 10 is not read"));
+  EXPECT_THAT(ErrorOf(tensor({256}, 0, 16)), HasSubstr("ggml type 16 is not read"));
 }
 
 TEST(Gguf, RefusesWhatContradictsItself) {
@@ -370,6 +371,43 @@ TEST(Checkpoint, OpensASplitGgufAndRefusesOneThatLacksAPart) {
   EXPECT_THAT(Message(Checkpoint::Open(folder / "alone.gguf").status()), HasSubstr("says 2 files, found 1"));
   EXPECT_THAT(Message(Checkpoint::Open(folder.path()).status()),
               HasSubstr("expected one GGUF model, found 2"));
+}
+
+TEST(Checkpoint, TowersDraftersAndSecondNamesBesideAGgufModelDoNotCount) {
+  const TemporaryFolder folder;
+  GgufBuilder model = TinyLlama();
+  model.add_tensor("token_embd.weight", 0, {8, 5}, 0);
+  model.add_tensor("blk.0.attn_norm.weight", 0, {8}, 160);
+  folder.write("model-q8.gguf", model.file(std::string(192, '\0')));
+  for (const std::string architecture : {"clip", "eagle3"}) {
+    GgufBuilder beside;
+    beside.add_string("general.architecture", architecture);
+    beside.add_tensor("v.patch_embd.weight", 0, {8}, 0);
+    folder.write("a-" + architecture + ".gguf", beside.file(std::string(32, '\0')));
+  }
+  std::filesystem::create_symlink("model-q8.gguf", folder / "latest.gguf");
+  const auto checkpoint = Checkpoint::Open(folder.path());
+  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  EXPECT_TRUE((*checkpoint)->has("model.embed_tokens.weight"));
+}
+
+TEST(Checkpoint, PartsOfASplitGgufMayBeLinksAndTheFirstMayHaveNoTensors) {
+  const TemporaryFolder folder;
+  GgufBuilder first = TinyLlama();
+  first.add_int("split.count", 2);
+  GgufBuilder second;
+  second.add_int("split.count", 2);
+  // llama.cpp's converter needs the embedding in no part in particular.
+  second.add_tensor("token_embd.weight", 0, {8, 5}, 0);
+  folder.write("blob-a", first.file());
+  folder.write("blob-b", second.file(std::string(160, '\0')));
+  std::filesystem::create_symlink("blob-a", folder / "m-00001-of-00002.gguf");
+  std::filesystem::create_symlink("blob-b", folder / "m-00002-of-00002.gguf");
+  for (const std::string& path : {folder.path(), folder / "m-00001-of-00002.gguf"}) {
+    const auto checkpoint = Checkpoint::Open(path);
+    ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+    EXPECT_TRUE((*checkpoint)->has("model.embed_tokens.weight"));
+  }
 }
 
 }  // namespace

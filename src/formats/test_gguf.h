@@ -23,6 +23,10 @@ class GgufBuilder {
     std::string& out = begin_array(key, 5, values.size());
     for (const int32_t value : values) out += number(value);
   }
+  void add_bools(std::string_view key, const std::vector<bool>& values) {
+    std::string& out = begin_array(key, 7, values.size());
+    for (const bool value : values) out += static_cast<char>(value);
+  }
   void add_floats(std::string_view key, const std::vector<float>& values) {
     std::string& out = begin_array(key, 6, values.size());
     for (const float value : values) out += number(value);

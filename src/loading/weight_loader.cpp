@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "formats/content_hash.h"
+#include "numeric/transcendental.h"
 
 namespace shoal {
 namespace {
@@ -363,6 +364,13 @@ absl::StatusOr<std::vector<float>> WeightLoader::read_vector(const WeightRef& re
   std::vector<float> values(static_cast<size_t>(weight.cols));
   RETURN_IF_ERROR(read_rows(weight, {0, 1}, values.data()));
   for (float& value : values) value += weight.source->offset;
+  return values;
+}
+
+absl::StatusOr<std::vector<float>> WeightLoader::read_exp(const WeightRef& ref) const {
+  ASSIGN_OR_RETURN(const StoredWeight weight, find(ref));
+  ASSIGN_OR_RETURN(std::vector<float> values, read_vector(ref));
+  for (float& value : values) value = weight.source->minus_exp ? -value : static_cast<float>(Exp(value));
   return values;
 }
 

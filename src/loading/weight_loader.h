@@ -68,6 +68,8 @@ class WeightLoader {
   void drop(const StoredWeight& weight) const;
   /// A vector (norm or bias) as f32.
   absl::StatusOr<std::vector<float>> read_vector(const WeightRef& ref) const;
+  /// e to the values of a vector, as f32; as it is stored where -e^w is.
+  absl::StatusOr<std::vector<float>> read_exp(const WeightRef& ref) const;
 
  private:
   explicit WeightLoader(std::shared_ptr<const WeightFinder> finder)

@@ -43,8 +43,7 @@ absl::StatusOr<GatedDeltaNet> GatedDeltaNet::Load(const WeightLoader& loader, co
   ASSIGN_OR_RETURN(delta.conv_, StateConvolution::Load(loader, {.taps = spec.conv, .bias = std::nullopt},
                                                        spec.channels(), ConvActivation::kSilu));
   ASSIGN_OR_RETURN(delta.step_bias_, loader.read_vector(spec.step_bias));
-  ASSIGN_OR_RETURN(const std::vector<float> logs, loader.read_vector(spec.decay_log));
-  for (const float log : logs) delta.rate_.push_back(static_cast<float>(Exp(log)));
+  ASSIGN_OR_RETURN(delta.rate_, loader.read_exp(spec.decay_log));
   // rms_norm divides by the root of the mean square: 1 / sqrt(key_dim) makes that the length, and a query is
   // divided by sqrt(key_dim) once more.
   const double dim = spec.key_dim;

@@ -28,8 +28,7 @@ absl::StatusOr<Mamba2> Mamba2::Load(const WeightLoader& loader, const Mamba2Spec
   ASSIGN_OR_RETURN(mamba.conv_,
                    StateConvolution::Load(loader, {.taps = {&spec.conv, 1}, .bias = spec.conv_bias},
                                           spec.channels(), ConvActivation::kSilu));
-  ASSIGN_OR_RETURN(const std::vector<float> logs, loader.read_vector(spec.decay_log));
-  for (const float log : logs) mamba.rate_.push_back(static_cast<float>(Exp(log)));
+  ASSIGN_OR_RETURN(mamba.rate_, loader.read_exp(spec.decay_log));
   ASSIGN_OR_RETURN(mamba.step_bias_, loader.read_vector(spec.step_bias));
   ASSIGN_OR_RETURN(mamba.skip_, loader.read_vector(spec.skip));
   ASSIGN_OR_RETURN(mamba.norm_, loader.read_vector(spec.norm.weight));

@@ -15,7 +15,15 @@
 namespace shoal::gguf_testing {
 namespace {
 
-const Names kOutside = {{"model.embed_tokens.", "token_embd."},
+const Names kOutside = {{"language_model.model.embed_tokens.", "token_embd."},
+                        {"language_model.model.norm.", "output_norm."},
+                        {"language_model.lm_head.", "output."},
+                        {"language_model.model.layers.", "blk."},
+                        {"backbone.embeddings.", "token_embd."},
+                        {"backbone.norm_f.", "output_norm."},
+                        {"backbone.layers.", "blk."},
+                        {"model.embedding_norm.", "token_embd_norm."},
+                        {"model.embed_tokens.", "token_embd."},
                         {"model.norm.", "output_norm."},
                         {"lm_head.", "output."},
                         {"model.layers.", "blk."}};
@@ -53,10 +61,14 @@ const Names kUsual = {{".input_layernorm.", ".attn_norm."},
 
 /// What llama.cpp calls the architecture of a family.
 std::string ArchOf(std::string_view family) {
-  static const std::map<std::string_view, std::string> kOthers = {{"gemma3_text", "gemma3"},
-                                                                  {"hunyuan_v1_dense", "hunyuan-dense"},
-                                                                  {"hunyuan_v1_moe", "hunyuan-moe"},
-                                                                  {"ministral3", "mistral3"}};
+  static const std::map<std::string_view, std::string> kOthers = {
+      {"gemma3_text", "gemma3"},         {"hunyuan_v1_dense", "hunyuan-dense"},
+      {"hunyuan_v1_moe", "hunyuan-moe"}, {"ministral3", "mistral3"},
+      {"minimax_m2", "minimax-m2"},      {"glm4_moe", "glm4moe"},
+      {"solar_open", "glm4moe"},         {"ernie4_5_moe", "ernie4_5-moe"},
+      {"exaone_moe", "exaone-moe"},      {"olmo3", "olmo2"},
+      {"mimo_v2_flash", "mimo2"},        {"step3p5", "step35"},
+      {"lfm2_moe", "lfm2moe"},           {"granitemoehybrid", "granitehybrid"}};
   const auto other = kOthers.find(family);
   return other == kOthers.end() ? std::string(family) : other->second;
 }
@@ -212,16 +224,16 @@ void ExpectTheBitsOfItsFolder(std::string_view family, const Json& edits, const 
   const TempFolder folder;
   Synthesize(family, edits, folder.path());
   Converter converter(folder.path(), ArchOf(family));
-  converter.set_heads(converter.config.value("head_dim", 20));
   more(converter);
+  converter.set_heads(converter.config.value("head_dim", 20));
   const TempFolder out;
   ExpectSameBits(converter.write(out.path(), own), folder.path());
 }
 
 void PermuteQueriesAndKeys(Converter& converter) {
   for (Tensor& tensor : converter.tensors) {
-    if (tensor.name.ends_with("q_proj.weight")) PermuteHeads(tensor, 16);
-    if (tensor.name.ends_with("k_proj.weight")) PermuteHeads(tensor, 2);
+    if (tensor.name.ends_with("q_proj.weight")) PermuteHeads(tensor, converter.config["num_attention_heads"]);
+    if (tensor.name.ends_with("k_proj.weight")) PermuteHeads(tensor, converter.config["num_key_value_heads"]);
   }
 }
 

@@ -1,10 +1,12 @@
 // Writes the tiny model of a family as llama.cpp's converter would: names, order of rows, stacks, keys.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -65,23 +67,30 @@ class Converter {
   Converter(const std::string& folder, std::string arch, int64_t further = 0)
       : arch_(std::move(arch)), tensors(Load(folder)) {
     std::ifstream(folder + "/config.json") >> config;
+    if (config.contains("text_config")) config = Json(config["text_config"]);
     file.add_string("general.architecture", arch_);
     set_int(".block_count", config["num_hidden_layers"].get<int64_t>() + further);
     if (further > 0) set_int(".nextn_predict_layers", further);
-    set_int(".context_length", config["max_position_embeddings"]);
-    set_int(".embedding_length", config["hidden_size"]);
-    set_int(".feed_forward_length", config["intermediate_size"]);
-    set_int(".attention.head_count", config["num_attention_heads"]);
-    set_float(".attention.layer_norm_rms_epsilon", config["rms_norm_eps"]);
-    set_float(".rope.freq_base", config["rope_theta"]);
-    if (config.contains("num_experts_per_tok")) set_int(".expert_used_count", config["num_experts_per_tok"]);
   }
 
+  // What is set first stays.
   void set_int(const std::string& key, const Json& value) {
-    file.add_int(arch_ + key, value.get<uint32_t>());
+    if (known_.insert(key).second) file.add_int(arch_ + key, value.get<uint32_t>());
   }
   void set_float(const std::string& key, const Json& value) {
-    file.add_float(arch_ + key, value.get<float>());
+    if (known_.insert(key).second) file.add_float(arch_ + key, value.get<float>());
+  }
+  void set_bool(const std::string& key, bool value) {
+    if (known_.insert(key).second) file.add_bool(arch_ + key, value);
+  }
+  void set_ints(const std::string& key, const std::vector<int32_t>& values) {
+    if (known_.insert(key).second) file.add_ints(arch_ + key, values);
+  }
+  void set_bools(const std::string& key, const std::vector<bool>& values) {
+    if (known_.insert(key).second) file.add_bools(arch_ + key, values);
+  }
+  void set_floats(const std::string& key, const std::vector<float>& values) {
+    if (known_.insert(key).second) file.add_floats(arch_ + key, values);
   }
   void set_heads(int64_t head_dim) {
     set_int(".attention.head_count_kv", config["num_key_value_heads"]);
@@ -99,17 +108,19 @@ class Converter {
 
   /// Writes the file below `folder`, and gives its path.
   std::string write(const std::string& folder, const Names& own = {}) {
+    set_usual();
     std::string data;
     for (const Tensor& tensor : tensors) {
       data.append((32 - data.size() % 32) % 32, '\0');
-      const uint32_t type = !tensor.blocks.empty() ? kMxfp4 : tensor.shape.size() == 1 ? kF32 : kBf16;
+      const bool plain = tensor.shape.size() == 1 || !std::ranges::all_of(tensor.values, [](float value) {
+                           return BF16ToF32(F32ToBF16(value)) == value;
+                         });
+      const uint32_t type = !tensor.blocks.empty() ? kMxfp4 : plain ? kF32 : kBf16;
       file.add_tensor(Renamed(tensor.name, own), type, {tensor.shape.rbegin(), tensor.shape.rend()},
                       data.size());
       data += tensor.blocks;
       for (const float value : tensor.values) {
-        const uint16_t bits = F32ToBF16(value);
-        if (type == kBf16) SHOAL_CHECK(BF16ToF32(bits) == value);
-        data += type == kF32 ? GgufBuilder::number(value) : GgufBuilder::number(bits);
+        data += type == kF32 ? GgufBuilder::number(value) : GgufBuilder::number(F32ToBF16(value));
       }
     }
     const std::string path = folder + "/model.gguf";
@@ -121,7 +132,21 @@ class Converter {
   GgufBuilder file;
 
  private:
+  /// Keys that nearly every file has, of what the config has.
+  void set_usual() {
+    set_int(".context_length", config["max_position_embeddings"]);
+    set_int(".embedding_length", config["hidden_size"]);
+    set_int(".attention.head_count", config["num_attention_heads"]);
+    set_float(".attention.layer_norm_rms_epsilon", config["rms_norm_eps"]);
+    if (config.contains("intermediate_size")) set_int(".feed_forward_length", config["intermediate_size"]);
+    const Json& theta =
+        config.contains("rope_theta") ? config["rope_theta"] : config["rope_parameters"]["rope_theta"];
+    if (theta.is_number()) set_float(".rope.freq_base", theta);
+    if (config.contains("num_experts_per_tok")) set_int(".expert_used_count", config["num_experts_per_tok"]);
+  }
+
   std::string arch_;
+  std::set<std::string> known_;
 
  public:
   Tensors tensors;
@@ -137,7 +162,7 @@ void ExpectSameBits(const std::string& gguf, const std::string& folder);
 void ExpectTheBitsOfItsFolder(std::string_view family, const Json& edits, const Names& own,
                               const std::function<void(Converter&)>& more);
 
-/// Those of all layers of a tiny model of 16 heads, 2 of them for keys.
+/// Those of all layers.
 void PermuteQueriesAndKeys(Converter& converter);
 
 }  // namespace shoal::gguf_testing

@@ -28,7 +28,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   attention.o_bias = attention.qkv_bias;
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   ModelSpec spec = DecoderOf("gemma", sizes, UsualAttention(sizes, attention), UsualMlp(sizes, ffn));
-  MakeGemma(sizes, {.offset = 1, .of_outputs = false}, spec);
+  MakeGemma(sizes, {.zero_centered = true, .of_outputs = false}, spec);
   return spec;
 }
 

@@ -40,7 +40,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ModelSpec spec = DecoderOf("gemma3_text", sizes, UsualAttention(sizes, attention), UsualMlp(sizes, ffn));
   ASSIGN_OR_RETURN(spec.final_logit_softcap, ReadSoftcap(config, "final_logit_softcapping"));
   ASSIGN_OR_RETURN(const float score_softcap, ReadSoftcap(config, "attn_logit_softcapping"));
-  MakeGemma(sizes, {.offset = 1, .of_outputs = true}, spec);
+  MakeGemma(sizes, {.zero_centered = true, .of_outputs = true}, spec);
   for (LayerSpec& layer : spec.layers) {
     GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);
     gqa.scale = 1.0 / std::sqrt(scalar);

@@ -228,7 +228,7 @@ absl::StatusOr<ModelSpec> TextSpec(const ModelConfig& config) {
   ModelSpec spec =
       DecoderOf("gemma3n_text", sizes.usual, UsualAttention(sizes.usual, attention), feed_forward);
   ASSIGN_OR_RETURN(spec.final_logit_softcap, ReadSoftcap(config, "final_logit_softcapping"));
-  MakeGemma(sizes.usual, {.offset = 0, .of_outputs = true}, spec);
+  MakeGemma(sizes.usual, {.zero_centered = false, .of_outputs = true}, spec);
   spec.altup = AltUpAt(sizes);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     GqaSpec& gqa = std::get<GqaSpec>(spec.layers[i].mixer);

@@ -121,7 +121,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   };
   ModelSpec spec = DecoderOf("gemma4_text", sizes, AttentionOf(sizes, attentions), feed_forward);
   ASSIGN_OR_RETURN(spec.final_logit_softcap, ReadSoftcap(config, "final_logit_softcapping"));
-  MakeGemma(sizes, {.offset = 0, .of_outputs = true}, spec);
+  MakeGemma(sizes, {.zero_centered = false, .of_outputs = true}, spec);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     spec.layers[i].output_scale = WeightRef{
         .shape = {1}, .sources = {{.base = fmt::format("model.layers.{}", i), .suffix = "layer_scalar"}}};

@@ -41,12 +41,15 @@ absl::StatusOr<bool> ReadRotates(const ModelConfig& config) {
   return false;
 }
 
-/// The hub has gate and up as one, `<base>.input_linear`, gate first.
+/// The hub has gate and up as one, `<base>.input_linear`, gate first; a GGUF has them apart.
 DenseSpec FusedAt(const std::string& base, int64_t width, int64_t ffn) {
-  return {.width = ffn,
-          .gate = PartOf(base + ".input_linear", 2 * ffn, 0, ffn, width),
-          .up = PartOf(base + ".input_linear", 2 * ffn, ffn, ffn, width),
-          .down = LinearAt(base + ".output_linear", width, ffn, false)};
+  DenseSpec dense{.width = ffn,
+                  .gate = PartOf(base + ".input_linear", 2 * ffn, 0, ffn, width),
+                  .up = PartOf(base + ".input_linear", 2 * ffn, ffn, ffn, width),
+                  .down = LinearAt(base + ".output_linear", width, ffn, false)};
+  dense.gate.weight.sources.push_back({.base = base + ".gate_proj", .written = false});
+  dense.up.weight.sources.push_back({.base = base + ".up_proj", .written = false});
+  return dense;
 }
 
 /// mlx-lm has the feed-forward of models without experts below `mlp`, gate and up apart.

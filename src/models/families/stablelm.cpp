@@ -10,12 +10,13 @@ namespace {
 
 constexpr char kDefaults[] = R"({"partial_rotary_factor": 0.25})";
 
-/// A layer norm for each head, without a bias.
+/// A layer norm for each head, without a bias. In a GGUF they are one tensor.
 std::vector<NormSpec> HeadNorms(const std::string& base, int64_t heads, int64_t head_dim, float eps) {
   std::vector<NormSpec> norms;
   for (int64_t h = 0; h < heads; ++h) {
     norms.push_back(NormAt(fmt::format("{}.norms.{}", base, h), head_dim, eps));
     norms.back().centered = true;
+    norms.back().weight.sources.push_back({.base = base, .stack = heads, .index = h, .written = false});
   }
   return norms;
 }

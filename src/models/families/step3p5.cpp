@@ -116,9 +116,6 @@ absl::StatusOr<Layers> ReadLayers(const ModelConfig& config, int64_t count, int 
   return layers;
 }
 
-/// Norms are stored as w of 1 + w.
-void CenterAtOne(NormSpec& norm) { norm.weight.sources[0].offset = 1; }
-
 GqaSpec AttentionAt(const std::string& base, const DecoderSizes& sizes, const AttentionSettings& parts) {
   GqaSpec gqa = GqaAt(base, sizes, parts);
   CenterAtOne(*gqa.q_norm);

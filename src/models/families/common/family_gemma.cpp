@@ -9,14 +9,6 @@
 namespace shoal {
 namespace {
 
-/// In a GGUF the stored norms hold 1 + w (formats/gguf_architectures.h).
-void SetOffset(float offset, NormSpec& norm) {
-  if (offset == 0) return;
-  WeightSource& hub = norm.weight.sources.at(0);
-  hub.offset = offset;
-  norm.weight.sources.push_back({.base = hub.base, .suffix = "one_plus_weight", .written = false});
-}
-
 /// The layer's norms beside those of LayerAt, whose names mean something else then.
 void AddOutputNorms(const std::string& base, const DecoderSizes& sizes, LayerSpec& layer) {
   const auto norm = [&](const char* name) { return NormAt(base + name, sizes.width, sizes.eps); };
@@ -33,14 +25,14 @@ float GemmaEmbeddingScale(int64_t width) {
 
 void MakeGemma(const DecoderSizes& sizes, const GemmaNorms& norms, ModelSpec& spec) {
   spec.embedding_scale = GemmaEmbeddingScale(sizes.width);
-  SetOffset(norms.offset, spec.final_norm);
+  if (norms.zero_centered) CenterAtOne(spec.final_norm);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     LayerSpec& layer = spec.layers[i];
     if (norms.of_outputs) AddOutputNorms(fmt::format("model.layers.{}", i), sizes, layer);
     GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);
     for (std::optional<NormSpec>* norm : {&layer.mixer_norm, &layer.mixer_out_norm, &layer.feed_forward_norm,
                                           &layer.feed_forward_out_norm, &gqa.q_norm, &gqa.k_norm}) {
-      if (*norm) SetOffset(norms.offset, **norm);
+      if (*norm && norms.zero_centered) CenterAtOne(**norm);
     }
     if (auto* dense = std::get_if<DenseSpec>(&layer.feed_forward)) dense->gating = Gating::kGelu;
   }

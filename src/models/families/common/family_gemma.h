@@ -10,8 +10,8 @@ namespace shoal {
 
 /// How Gemma's norms are stored, and which there are.
 struct GemmaNorms {
-  float offset = 1;         ///< 1 where norms, those of heads included, are stored as w and applied as 1 + w.
-  bool of_outputs = false;  ///< Also of what attention and feed-forward add, four norms a layer in all.
+  bool zero_centered = true;  ///< Norms, those of heads included, are stored as w and applied as 1 + w.
+  bool of_outputs = false;    ///< Also of what attention and feed-forward add, four norms a layer in all.
 };
 /// Scales embeddings by sqrt(hidden_size), gates by gelu, and sets the norms.
 void MakeGemma(const DecoderSizes& sizes, const GemmaNorms& norms, ModelSpec& spec);

@@ -64,6 +64,12 @@ absl::StatusOr<Mamba2Settings> ReadMamba2(const ModelConfig& config, const Mamba
   return settings;
 }
 
+WeightRef DecayLogAt(const std::string& base, int64_t heads) {
+  WeightRef logs{.shape = {heads}, .sources = {{.base = base, .suffix = "A_log"}}};
+  logs.sources.push_back({.base = base, .suffix = "minus_exp_A_log", .written = false, .minus_exp = true});
+  return logs;
+}
+
 Mamba2Spec Mamba2At(const std::string& base, int64_t width, float eps, const Mamba2Settings& settings) {
   Mamba2Spec mamba = settings.sizes;
   const int64_t inner = mamba.inner();
@@ -89,7 +95,7 @@ Mamba2Spec Mamba2At(const std::string& base, int64_t width, float eps, const Mam
     mamba.conv.sources.push_back(std::move(source));
   }
   if (settings.conv_bias) mamba.conv_bias = vector(base + ".conv1d", "bias", channels);
-  mamba.decay_log = vector(base, "A_log", mamba.heads);
+  mamba.decay_log = DecayLogAt(base, mamba.heads);
   mamba.step_bias = vector(base, "dt_bias", mamba.heads);
   mamba.skip = vector(base, "D", mamba.heads);
   mamba.norm = NormAt(base + ".norm", inner, eps);

@@ -29,6 +29,9 @@ struct Mamba2Settings {
 };
 absl::StatusOr<Mamba2Settings> ReadMamba2(const ModelConfig& config, const Mamba2Keys& keys);
 
+/// The logarithms of decays of that many heads below `base`: A_log, or what a GGUF has instead.
+WeightRef DecayLogAt(const std::string& base, int64_t heads);
+
 /// in_proj (gate, x, B, C and steps in one), conv1d, A_log, dt_bias, D, norm and out_proj below `base`.
 Mamba2Spec Mamba2At(const std::string& base, int64_t width, float eps, const Mamba2Settings& settings);
 
