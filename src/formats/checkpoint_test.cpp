@@ -112,11 +112,36 @@ TEST(Checkpoint, AnIndexThatDoesNotFitItsShardsIsRefused) {
               AllOf(HasSubstr("tensor 'c': expected in 2.safetensors"), HasSubstr("found in no file")));
   EXPECT_THAT(with_index(R"({"a": "2.safetensors", "b": "1.safetensors"})"),
               AllOf(HasSubstr("tensor 'a': expected in 2.safetensors"), HasSubstr("found in 1.safetensors")));
-  EXPECT_THAT(with_index(R"({"a": "1.safetensors", "x": "3.safetensors"})"),
-              HasSubstr("tensor 'a' is in 1.safetensors and in 3.safetensors"));
+  EXPECT_THAT(
+      with_index(R"({"a": "1.safetensors", "x": "3.safetensors"})"),
+      HasSubstr(
+          "tensor 'x': expected in 3.safetensors (says model.safetensors.index.json), found in no file"));
   EXPECT_THAT(with_index(R"({"a": "../1.safetensors"})"), HasSubstr("name of a file in the same folder"));
   EXPECT_THAT(with_index(R"({"a": 1})"), HasSubstr("found 1"));
   EXPECT_THAT(with_index("{}"), HasSubstr("weight_map"));
+}
+
+TEST(Checkpoint, TheIndexDecidesOfTensorsThatAreInTwoShards) {
+  const TemporaryFolder folder;
+  folder.write("config.json", "{}");
+  folder.write("model.safetensors.index.json",
+               R"({"weight_map": {"a": "3.safetensors", "b": "2.safetensors", "c": "1.safetensors"}})");
+  folder.write("1.safetensors", SafetensorsFile(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},)"
+                                                R"("c":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}})",
+                                                3));
+  folder.write("2.safetensors", SafetensorsFile(kOtherTensor, 1));
+  folder.write("3.safetensors", SafetensorsFile(kOneTensor, 2));
+  const auto checkpoint = OpenGood(folder.path());
+  EXPECT_EQ(checkpoint->tensors().size(), 3u);
+  EXPECT_EQ(checkpoint->file_name(*checkpoint->find("a")), "3.safetensors");
+}
+
+TEST(Checkpoint, ACompleteSingleFileComesBeforeAnIndexThatWasLeftBeside) {
+  const TemporaryFolder folder;
+  folder.write("config.json", "{}");
+  folder.write("model.safetensors.index.json", R"({"weight_map": {"a": "gone.safetensors"}})");
+  folder.write("model.safetensors", SafetensorsFile(kOneTensor, 2));
+  EXPECT_TRUE(OpenGood(folder.path())->has("a"));
 }
 
 TEST(Checkpoint, HashDependsOnConfigAndTableAndNotOnShardingOrLayout) {

@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
+#include "base/log.h"
 #include "base/status.h"
+#include "formats/gguf.h"
+#include "formats/mapped_file.h"
 
 namespace shoal {
 namespace {
@@ -45,6 +49,52 @@ std::string PathOf(const Part& part, int index) {
   return fmt::format("{}-{:05}-of-{:05}{}", part.base, index, part.count, kGgufExtension);
 }
 
+/// Architectures of files that lie beside a model and are none of their own: towers, heads that draft.
+bool IsBesideModel(std::string_view architecture) {
+  for (const std::string_view word : {"clip", "dflash", "eagle3", "gemma4-assistant", "gemma4_assistant"}) {
+    if (architecture == word) return true;
+  }
+  return false;
+}
+
+/// Whether a file is a text model as far as its head says. What can't be read counts as one, so that its error is seen.
+bool MayBeTextModel(const std::string& path) {
+  constexpr std::string_view kMagic = "GGUF";
+  const absl::StatusOr<MappedFile> file = MappedFile::Open(path);
+  if (!file.ok()) return true;
+  const auto bytes = file->bytes();
+  const std::string_view begin(reinterpret_cast<const char*>(bytes.data()),
+                               std::min(bytes.size(), kMagic.size()));
+  if (begin != kMagic) return true;
+  const absl::StatusOr<GgufHeader> header = ParseGguf(bytes, path);
+  if (!header.ok()) return true;
+  const auto architecture = header->metadata.find("general.architecture");
+  if (architecture == header->metadata.end()) return true;
+  if (IsBesideModel(architecture->second.as_string().value_or(""))) return false;
+  // A head for multi-token prediction alone has no first layer.
+  return std::ranges::any_of(header->tensors,
+                             [](const GgufTensor& tensor) { return tensor.name.starts_with("blk.0."); }) ||
+         header->metadata.contains("split.count");
+}
+
+/// Leaves out what is no text model, and a file that is another one under a second name.
+void KeepTextModels(std::vector<std::string>* models) {
+  std::vector<std::string> kept;
+  for (const std::string& path : *models) {
+    std::error_code error;
+    const auto same = [&](const std::string& other) {
+      return std::filesystem::equivalent(path, other, error) && !error;
+    };
+    if (std::ranges::any_of(kept, same)) continue;
+    if (MayBeTextModel(path)) {
+      kept.push_back(path);
+    } else {
+      LogInfo("checkpoint: {}: not used, as it is no text model", path);
+    }
+  }
+  if (!kept.empty()) *models = std::move(kept);
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> GgufFiles(const std::string& path) {
@@ -71,6 +121,7 @@ absl::StatusOr<std::optional<std::string>> GgufInFolder(const std::string& folde
   }
   std::ranges::sort(models);
   models.erase(std::ranges::unique(models).begin(), models.end());
+  if (models.size() > 1) KeepTextModels(&models);
   if (models.empty()) return std::optional<std::string>();
   if (models.size() == 1) return std::optional(models.front());
   return InvalidArgument(

@@ -17,8 +17,8 @@ inline constexpr std::string_view kGgufExtension = ".gguf";
 absl::StatusOr<std::vector<std::string>> GgufFiles(const std::string& path);
 
 /// The one GGUF model in a folder (its first file): what `--model FOLDER` means where there are no
-/// safetensors. nullopt where there is none; InvalidArgument where there are several: the caller must name
-/// one.
+/// safetensors. Of several files those that are no text model (image towers, drafters) and second names of one file do
+/// not count. nullopt where there is none; InvalidArgument where there are several: the caller must name one.
 absl::StatusOr<std::optional<std::string>> GgufInFolder(const std::string& folder);
 
 }  // namespace shoal
