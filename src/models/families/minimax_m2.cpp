@@ -36,8 +36,10 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   }
   return DecoderOf("minimax_m2", sizes, UsualAttention(sizes, attention),
                    [&](int64_t, const std::string& base) {
-                     return MoeAt(base + ".block_sparse_moe", sizes.width, experts,
-                                  {.gate = "w1", .up = "w3", .down = "w2", .selection_bias = ""});
+                     MoeSpec moe = MoeAt(base + ".block_sparse_moe", sizes.width, experts,
+                                         {.gate = "w1", .up = "w3", .down = "w2", .selection_bias = ""});
+                     PlaceRouterBelowMlp(base, "gate", moe);
+                     return moe;
                    });
 }
 

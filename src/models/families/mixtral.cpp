@@ -17,7 +17,10 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
                                                      .width = "intermediate_size"}));
   experts.weighting = RouteWeights::kRenormalized;
   return DecoderOf("mixtral", sizes, UsualAttention(sizes, attention), [&](int64_t, const std::string& base) {
-    return MoeAt(base + ".block_sparse_moe", sizes.width, experts, {.gate = "w1", .up = "w3", .down = "w2"});
+    MoeSpec moe =
+        MoeAt(base + ".block_sparse_moe", sizes.width, experts, {.gate = "w1", .up = "w3", .down = "w2"});
+    PlaceRouterBelowMlp(base, "gate", moe);
+    return moe;
   });
 }
 

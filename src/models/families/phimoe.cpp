@@ -46,6 +46,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
       DecoderOf("phimoe", sizes, UsualAttention(sizes, attention), [&](int64_t, const std::string& base) {
         MoeSpec moe =
             MoeAt(base + ".block_sparse_moe", sizes.width, experts, {.gate = "w1", .up = "w3", .down = "w2"});
+        PlaceRouterBelowMlp(base, "router", moe);
         moe.router.near_distance = static_cast<float>(2 * jitter);
         return moe;
       });

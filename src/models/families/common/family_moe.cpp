@@ -16,6 +16,29 @@ LinearSpec ExpertLinear(const std::string& alone, const std::string& stacked, in
   return linear;
 }
 
+/// Where gate, up and down of an expert are in two stacks below `base`: gate_up_proj [E, 2F, D], gate first, and
+/// down_proj [E, D, F].
+std::array<WeightSource, 3> FusedPlaces(const std::string& base, const MoeSettings& parts, int64_t expert) {
+  std::array<WeightSource, 3> places;
+  for (WeightSource& place : places) {
+    place = {
+        .base = base, .suffix = "gate_up_proj", .stack = parts.experts, .index = expert, .written = false};
+    place.stored_rows = 2 * parts.width;
+  }
+  places[0].rows = {0, parts.width};
+  places[1].rows = {parts.width, 2 * parts.width};
+  places[2].suffix = "down_proj";
+  places[2].stored_rows = 0;
+  return places;
+}
+
+/// transformers 5 calls block_sparse_moe mlp.
+std::string FusedBase(const std::string& base) {
+  constexpr std::string_view kOlder = ".block_sparse_moe";
+  if (!base.ends_with(kOlder)) return base + ".experts";
+  return base.substr(0, base.size() - kOlder.size()) + ".mlp.experts";
+}
+
 }  // namespace
 
 absl::StatusOr<MoeSettings> ReadExperts(const ModelConfig& config, const DecoderSizes& sizes,
@@ -125,8 +148,12 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const MoeSettings& parts, 
   const std::string stacks = base + names.stacks + ".";
   for (int64_t e = 0; e < parts.experts; ++e) {
     const std::string expert = fmt::format("{}.experts.{}.", base, e);
+    std::array<WeightSource, 3> fused = FusedPlaces(FusedBase(base), parts, e);
+    size_t next = 0;
     const auto linear = [&](const char* name, const char* stack, int64_t rows, int64_t cols) {
-      return ExpertLinear(expert + name, stacks + stack, e, parts.experts, rows, cols);
+      LinearSpec made = ExpertLinear(expert + name, stacks + stack, e, parts.experts, rows, cols);
+      made.weight.sources.push_back(std::move(fused[next++]));
+      return made;
     };
     moe.experts.push_back({.width = parts.width,
                            .gate = linear(names.gate, "gate_proj", parts.width, width),
@@ -139,22 +166,20 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const MoeSettings& parts, 
 void FuseExperts(const std::string& base, const MoeSettings& parts, MoeSpec& moe) {
   for (int64_t e = 0; e < parts.experts; ++e) {
     DenseSpec& expert = moe.experts[static_cast<size_t>(e)];
-    const auto fused = [&](LinearSpec& linear, const char* tensor) -> WeightSource& {
-      return linear.weight.sources[0] = {.base = base + ".experts",
-                                         .suffix = tensor,
-                                         .stack = parts.experts,
-                                         .index = e,
-                                         .written = false};
-    };
-    const auto half = [&](LinearSpec& linear, int64_t begin) {
-      WeightSource& hub = fused(linear, "gate_up_proj");
-      hub.rows = {begin, begin + parts.width};
-      hub.stored_rows = 2 * parts.width;
-    };
-    half(expert.gate, 0);
-    half(expert.up, parts.width);
-    fused(expert.down, "down_proj");
+    std::array<WeightSource, 3> fused = FusedPlaces(base + ".experts", parts, e);
+    expert.gate.weight.sources[0] = std::move(fused[0]);
+    expert.up.weight.sources[0] = std::move(fused[1]);
+    expert.down.weight.sources[0] = std::move(fused[2]);
+    for (LinearSpec* linear : {&expert.gate, &expert.up, &expert.down}) linear->weight.sources.resize(2);
   }
+}
+
+void PlaceRouterBelowMlp(const std::string& layer, const char* router, MoeSpec& moe) {
+  moe.router.linear.weight.sources.push_back(
+      {.base = fmt::format("{}.mlp.{}", layer, router), .written = false});
+  if (!moe.router.selection_bias) return;
+  moe.router.selection_bias->sources.push_back(
+      {.base = layer + ".mlp", .suffix = "e_score_correction_bias", .written = false});
 }
 
 void FuseTransposedExperts(const std::string& base, int64_t width, MoeSpec& moe) {
