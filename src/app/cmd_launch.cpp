@@ -9,6 +9,7 @@
 #include "app/launch_commands.h"
 #include "app/launch_report.h"
 #include "base/json.h"
+#include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "launch/launcher.h"
@@ -43,8 +44,10 @@ std::string Home() {
 /// This program's file, also where another one has taken its name.
 std::string OwnBinary() {
   std::error_code error;
-  const std::string path = std::filesystem::read_symlink("/proc/self/exe", error);
-  return !error && std::filesystem::exists(path, error) ? path : "/proc/self/exe";
+  std::string own = OwnProgram();
+  std::string path =
+      std::filesystem::read_symlink(own, error);  // Where it is a link, it is to the file itself.
+  return !error && std::filesystem::exists(path, error) ? path : own;
 }
 
 HostAgent::Options AgentOptions() {

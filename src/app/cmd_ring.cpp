@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/log_format.h"
+#include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "launch/env_file.h"
@@ -67,7 +68,7 @@ absl::Status RunRing(const RingFlags& flags) {
   std::vector<char*> argv = {const_cast<char*>("shoal")};
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
-  execv("/proc/self/exe", argv.data());
+  execv(OwnProgram().c_str(), argv.data());
   return Unavailable("ring: cannot run shoal again: {}", std::strerror(errno));
 }
 

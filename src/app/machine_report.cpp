@@ -41,8 +41,10 @@ MachineReport ReadMachine(const std::string& root) {
   report.cpu_name = machine.cpu_name;
   report.cpus = machine.cpus;
   report.cores = machine.cores;
-  report.memory_total = MemoryLine(memory, "MemTotal");
-  report.memory_available = MemoryLine(memory, "MemAvailable");
+  // Of the whole machine; where there is no such file, there are no groups either that have less.
+  report.memory_total = memory.empty() ? machine.memory_bytes : MemoryLine(memory, "MemTotal");
+  report.memory_available =
+      memory.empty() ? machine.memory_available_bytes : MemoryLine(memory, "MemAvailable");
   report.memory_limit = machine.memory_bytes;
   report.huge_pages =
       Chosen(ReadTextFile(root + "/sys/kernel/mm/transparent_hugepage/enabled", kFileBytesMax).value_or(""));

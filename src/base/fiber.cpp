@@ -1,7 +1,6 @@
 #include "base/fiber.h"
 
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -9,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/stack_switch.h"
 #include "base/status.h"
 
 // Sanitizers follow the stack of each thread, and must be told when another one takes its place: in the very
@@ -30,6 +30,12 @@
 namespace shoal {
 namespace {
 
+#if defined(MAP_STACK)
+constexpr int kOfStack = MAP_STACK;
+#else
+constexpr int kOfStack = 0;
+#endif
+
 // A page is taken when it is first touched.
 constexpr size_t kStackBytes = size_t{8} << 20;
 
@@ -38,7 +44,7 @@ class Stack {
  public:
   Stack() : guard_(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
     void* memory = mmap(nullptr, guard_ + kStackBytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | kOfStack, -1, 0);
     if (memory == MAP_FAILED) return;
     if (mprotect(memory, guard_, PROT_NONE) == 0) {
       memory_ = memory;
@@ -64,8 +70,8 @@ class Stack {
 
 struct Fiber::Contexts {
   Stack stack;
-  ucontext_t own{};
-  ucontext_t caller{};
+  StackPlace own{};
+  StackPlace caller{};
 #if defined(SHOAL_FIBERS_UNDER_ASAN)
   void* fake_stack = nullptr;  // Of the side that is left.
   const void* caller_bottom = nullptr;
@@ -112,14 +118,9 @@ absl::StatusOr<std::unique_ptr<Fiber>> Fiber::Create(std::function<void()> body)
     return ResourceExhausted("a stack of {} MiB: the system gives no memory for it", kStackBytes >> 20);
   }
   std::unique_ptr<Fiber> fiber(new Fiber(std::move(body), std::move(contexts)));
-  ucontext_t& own = fiber->contexts_->own;
-  SHOAL_CHECK_EQ(getcontext(&own), 0);
-  own.uc_stack.ss_sp = fiber->contexts_->stack.bottom();
-  own.uc_stack.ss_size = kStackBytes;
-  own.uc_link = nullptr;
   const auto address = reinterpret_cast<uintptr_t>(fiber.get());  // makecontext() passes ints alone.
-  makecontext(&own, reinterpret_cast<void (*)()>(&Fiber::Enter), 2, static_cast<unsigned int>(address >> 32),
-              static_cast<unsigned int>(address));
+  BeginStack(fiber->contexts_->own, fiber->contexts_->stack.bottom(), kStackBytes, &Fiber::Enter,
+             static_cast<unsigned int>(address >> 32), static_cast<unsigned int>(address));
   return fiber;
 }
 
@@ -132,21 +133,21 @@ void Fiber::Enter(unsigned int high, unsigned int low) {
   fiber->body_();
   fiber->done_ = true;
   contexts.leave_own(nullptr);
-  (void)setcontext(&contexts.caller);  // Not by returning: sanitizers count calls.
+  SwitchStack(contexts.own, contexts.caller);  // Not by returning: sanitizers count calls.
 }
 
 void Fiber::resume() {
   SHOAL_CHECK(!done_);
   begun_ = true;
   contexts_->leave_caller();
-  SHOAL_CHECK_EQ(swapcontext(&contexts_->caller, &contexts_->own), 0);
+  SwitchStack(contexts_->caller, contexts_->own);
   contexts_->arrive_at_caller(contexts_->fake_stack);
 }
 
 void Fiber::suspend() {
   void* fake_stack = nullptr;
   contexts_->leave_own(&fake_stack);
-  SHOAL_CHECK_EQ(swapcontext(&contexts_->own, &contexts_->caller), 0);
+  SwitchStack(contexts_->own, contexts_->caller);
   contexts_->arrive_at_own(fake_stack);
 }
 

@@ -1,7 +1,9 @@
-// Memory, CPU time and CPU permissions of this process, as the operating system reports them.
+// Memory, CPU time, CPU permissions and the file of this process, as the operating system reports them. What systems
+// report each in their own way is in process_linux.cpp and process_macos.cpp.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace shoal {
 
@@ -26,8 +28,8 @@ CpuTime ProcessCpuTime();
 /// name already. `name` must outlive the thread.
 void NameThread(const char* name);
 
-/// From now on the calling thread, and those that it starts, get a quarter of a core where others want all of it. For
-/// good: only the privileged may take it back.
+/// From now on the calling thread, and those that it starts, get a quarter of a core where others want all of it; on
+/// macOS, what others leave, for the thread alone. For good: only the privileged may take it back.
 void YieldToOtherThreads();
 
 /// The number of descriptors (files, sockets) that this process may have open.
@@ -41,5 +43,13 @@ int64_t RaiseDescriptorLimit();
 /// it, so this call requests it for all threads. False if the CPU has no AMX, the kernel is older than 5.16,
 /// or it refuses.
 bool MayUseAmxInt8();
+
+/// Whether this CPU has dot products, and matrix products, of 8-bit integers; false on CPUs other than 64-bit ARM.
+bool HasArmDotProduct();
+bool HasArmInt8MatrixProduct();
+
+/// A path by which this program can be run again. On Linux it leads to this very file, also where another one has taken
+/// its name. Empty if the system tells none.
+std::string OwnProgram();
 
 }  // namespace shoal

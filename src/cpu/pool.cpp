@@ -1,13 +1,12 @@
 #include "cpu/pool.h"
 
-#include <sched.h>
-
 #include <utility>
 
 #include "base/busy_poll.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "cpu/affinity.h"
 
 namespace shoal {
 namespace {
@@ -63,12 +62,10 @@ void ThreadPool::run_ranges(int64_t size, int64_t unit, absl::FunctionRef<void(R
 }
 
 void ThreadPool::pin(int worker) const {
+  PreferFastCores();
   if (cpus_.empty()) return;
   const int cpu = cpus_[static_cast<size_t>(worker) % cpus_.size()];
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(static_cast<size_t>(cpu), &set);
-  if (sched_setaffinity(0, sizeof(set), &set) == 0) return;
+  if (StayOnCpu(cpu)) return;
   // The CPU was allowed when it was chosen and has been taken away since. That is slower, not wrong.
   LogWarning("thread {} cannot be pinned to CPU {}; the system chooses where it runs", worker, cpu);
 }

@@ -1,3 +1,4 @@
+// cpu/topology.h where the kernel is Linux.
 #include "cpu/topology.h"
 
 #include <fmt/format.h>
@@ -150,8 +151,6 @@ absl::StatusOr<std::vector<int>> ParseCpuList(std::string_view text) {
   }
   return cpus;
 }
-
-int64_t UsableMemory(const Topology& topology) { return topology.memory_available_bytes / 10 * 9; }
 
 Topology ReadTopology(const std::string& root) {
   Topology topology;

@@ -12,9 +12,10 @@
 namespace shoal {
 
 struct Topology {
-  std::string cpu_name;   ///< "Intel(R) Xeon(R) ...", or the architecture if the system reports no name.
-  int cpus = 1;           ///< Logical CPUs that this process may use, by affinity mask and cgroup quotas.
-  int cores = 1;          ///< Physical cores among them, or `cpus` if unknown; the default thread count.
+  std::string cpu_name;  ///< "Intel(R) Xeon(R) ...", or the architecture if the system reports no name.
+  int cpus = 1;          ///< Logical CPUs that this process may use, by affinity mask and cgroup quotas.
+  int cores =
+      1;  ///< Physical cores among them, or `cpus` if unknown; the default thread count. macOS: P cores.
   double quota_cpus = 0;  ///< The least CPU quota of its cgroups, in CPUs; 0: none.
   int efficiency_cpus =
       0;  ///< Of the CPUs that it may use by affinity, those that are slower by design (E cores).
@@ -31,10 +32,11 @@ struct Topology {
 Topology ReadTopology(const std::string& root = "");
 
 /// What weights and cache may take by default: the memory that is available, less a headroom of a tenth.
-int64_t UsableMemory(const Topology& topology);
+inline int64_t UsableMemory(const Topology& topology) { return topology.memory_available_bytes / 10 * 9; }
 
 /// The CPUs of a list such as "0-3,8", in its order. Returns InvalidArgument if `text` is not such a list,
-/// names a CPU twice, or names one that this process may not use.
+/// names a CPU twice, or names one that this process may not use. FailedPrecondition on macOS, which lets no thread
+/// choose its CPU.
 absl::StatusOr<std::vector<int>> ParseCpuList(std::string_view text);
 
 }  // namespace shoal

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "base/system_calls.h"
 
 namespace shoal {
 namespace {
@@ -24,13 +25,10 @@ absl::Status SystemError(const std::string& path, const char* what, int error) {
 }
 
 FileStamp StampOf(const struct stat& info) {
-  const auto ns = [](const timespec& at) {
-    return static_cast<int64_t>(at.tv_sec) * 1'000'000'000 + static_cast<int64_t>(at.tv_nsec);
-  };
   return {.bytes = static_cast<int64_t>(info.st_size),
           .inode = static_cast<int64_t>(info.st_ino),
-          .modified_ns = ns(info.st_mtim),
-          .changed_ns = ns(info.st_ctim)};
+          .modified_ns = ModifiedNs(info),
+          .changed_ns = ChangedNs(info)};
 }
 
 }  // namespace

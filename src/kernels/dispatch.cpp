@@ -10,10 +10,6 @@
 #include "kernels/kernels.h"
 #include "kernels/tables.h"
 
-#if defined(__aarch64__)
-#include <sys/auxv.h>
-#endif
-
 namespace shoal {
 namespace {
 
@@ -44,18 +40,11 @@ const IsaEntry kEntries[] = {
 };
 #elif defined(__aarch64__)
 bool Always() { return true; }  // NEON is part of AArch64, and so are FMA and f16 conversions.
-bool HasDotprod() {
-  constexpr unsigned long kAsimdDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
-  return (getauxval(AT_HWCAP) & kAsimdDotProduct) != 0;
-}
-bool HasI8mm() {
-  constexpr unsigned long kInt8MatrixProduct = 1ul << 13;  // HWCAP2_I8MM
-  return HasDotprod() && (getauxval(AT_HWCAP2) & kInt8MatrixProduct) != 0;
-}
+bool HasI8mm() { return HasArmDotProduct() && HasArmInt8MatrixProduct(); }
 const IsaEntry kEntries[] = {
     {Isa::kReference, "reference", "nothing", ReferenceKernels, Always},
     {Isa::kNeon, "neon", "nothing", NeonKernels, Always},
-    {Isa::kNeonDotprod, "neon-dotprod", "dot products (asimddp)", NeonDotprodKernels, HasDotprod},
+    {Isa::kNeonDotprod, "neon-dotprod", "dot products (asimddp)", NeonDotprodKernels, HasArmDotProduct},
     {Isa::kNeonI8mm, "neon-i8mm", "dot and matrix products of 8 bits (asimddp, i8mm)", NeonI8mmKernels,
      HasI8mm},
 };

@@ -20,6 +20,7 @@
 #include "base/file_handle.h"
 #include "base/file_lock.h"
 #include "base/status.h"
+#include "base/system_calls.h"
 #include "base/text.h"
 #include "launch/log_reader.h"
 #include "launch/process_record.h"
@@ -99,7 +100,7 @@ bool IsPortOpen(const std::string& address, Deadline deadline) {
     return false;
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, &freeaddrinfo);
   for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
-    const FileHandle file(socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    const FileHandle file = OpenSocket(at->ai_family, SOCK_STREAM, 0);
     if (file.fd() < 0) continue;
     if (connect(file.fd(), at->ai_addr, at->ai_addrlen) == 0) return true;
     if (errno != EINPROGRESS) continue;

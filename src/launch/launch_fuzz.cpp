@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/check.h"
+#include "base/process_stat.h"
 #include "launch/env_file.h"
 #include "launch/host_message.h"
 #include "launch/process_record.h"

@@ -1,20 +1,14 @@
 #include "launch/process_record.h"
 
-#include <poll.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <vector>
 
 #include "base/file.h"
-#include "base/file_handle.h"
 #include "base/json.h"
+#include "base/other_process.h"
 #include "base/status.h"
 #include "base/text.h"
 
@@ -23,39 +17,29 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int64_t kProcFileMax = 1 << 16;
 constexpr int64_t kPidFileMax = 1 << 16;
 constexpr Duration kKillMax = std::chrono::seconds(5);
 constexpr int64_t kLookMs = 20;
 
-absl::StatusOr<std::string> BootId() {
-  ASSIGN_OR_RETURN(std::string text, ReadTextFile("/proc/sys/kernel/random/boot_id", kProcFileMax));
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
-}
-
 /// A handle to the process of the record, and to no other; none where it has ended.
-std::optional<FileHandle> OpenProcess(const ProcessRecord& record) {
-  FileHandle handle(static_cast<int>(syscall(SYS_pidfd_open, record.pid, 0)));
+std::optional<ProcessHandle> OpenProcess(const ProcessRecord& record) {
+  std::optional<ProcessHandle> handle = ProcessHandle::Open(record.pid);
   // The handle is to whoever has the PID now; who that is is seen afterwards, so that it can't change in between.
-  if (handle.fd() < 0 || LifeOf(record) != ProcessLife::kRunning) return std::nullopt;
+  if (!handle.has_value() || LifeOf(record) != ProcessLife::kRunning) return std::nullopt;
   return handle;
 }
 
-absl::Status Send(const FileHandle& process, const ProcessRecord& record, int signal) {
-  if (syscall(SYS_pidfd_send_signal, process.fd(), signal, nullptr, 0) == 0 || errno == ESRCH) {
-    return absl::OkStatus();
-  }
-  const int error = errno;
+absl::Status Send(const ProcessHandle& process, const ProcessRecord& record, int signal) {
+  const int error = process.send(signal);
+  if (error == 0) return absl::OkStatus();
   if (error == EPERM)
     return PermissionDenied("process {} is another user's: {}", record.pid, std::strerror(error));
   return Unavailable("process {} can't be sent signal {}: {}", record.pid, signal, std::strerror(error));
 }
 
-bool EndedWithin(const FileHandle& process, const ProcessRecord& record, Deadline deadline) {
+bool EndedWithin(const ProcessHandle& process, const ProcessRecord& record, Deadline deadline) {
   while (true) {
-    pollfd wait{process.fd(), POLLIN, 0};
-    if (poll(&wait, 1, static_cast<int>(std::min<int64_t>(kLookMs, deadline.remaining_ms()))) > 0)
+    if (process.wait_for_end(std::chrono::milliseconds(std::min<int64_t>(kLookMs, deadline.remaining_ms()))))
       return true;
     if (LifeOf(record) != ProcessLife::kRunning) return true;
     if (deadline.expired()) return false;
@@ -64,31 +48,9 @@ bool EndedWithin(const FileHandle& process, const ProcessRecord& record, Deadlin
 
 }  // namespace
 
-absl::StatusOr<ProcessStat> ParseProcessStat(std::string_view text) {
-  // "PID (NAME) STATE PPID ...": a name may have spaces and parentheses, so that its last one counts.
-  const size_t name_end = text.rfind(')');
-  if (name_end == std::string_view::npos || name_end + 2 > text.size()) {
-    return InvalidArgument("/proc/PID/stat: expected a name in parentheses");
-  }
-  constexpr size_t kStartTime = 22 - 3;  // Fields behind the name begin with the third.
-  const std::vector<std::string> fields = Split(text.substr(name_end + 2), ' ');
-  if (fields.size() <= kStartTime || fields[0].size() != 1) {
-    return InvalidArgument("/proc/PID/stat: expected at least 22 fields, found {}", fields.size() + 2);
-  }
-  ProcessStat stat{.state = fields[0][0]};
-  const std::string& ticks = fields[kStartTime];
-  const auto [end, error] = std::from_chars(ticks.data(), ticks.data() + ticks.size(), stat.start_ticks);
-  if (error != std::errc() || end != ticks.data() + ticks.size()) {
-    return InvalidArgument("/proc/PID/stat: expected a number as field 22, found '{}'", ticks);
-  }
-  return stat;
-}
-
 absl::StatusOr<ProcessRecord> IdentifyProcess(int pid) {
-  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(fmt::format("/proc/{}/stat", pid), kProcFileMax));
-  ASSIGN_OR_RETURN(const ProcessStat stat, ParseProcessStat(text));
-  if (stat.state == 'Z' || stat.state == 'X') return NotFound("process {} has ended", pid);
-  ProcessRecord record{.pid = pid, .start_ticks = stat.start_ticks};
+  ProcessRecord record{.pid = pid};
+  ASSIGN_OR_RETURN(record.start_ticks, StartOfProcess(pid));
   ASSIGN_OR_RETURN(record.boot_id, BootId());
   return record;
 }
@@ -101,10 +63,11 @@ ProcessLife LifeOf(const ProcessRecord& record) {
 }
 
 absl::Status EndProcess(const ProcessRecord& record, Duration patience) {
-  const std::optional<FileHandle> process = OpenProcess(record);
+  const std::optional<ProcessHandle> process = OpenProcess(record);
   if (!process.has_value()) {
     if (LifeOf(record) != ProcessLife::kRunning) return absl::OkStatus();
-    return Unavailable("process {}: this kernel has no pidfd_open (Linux 5.3); end it yourself", record.pid);
+    return Unavailable("process {}: the system gives no handle to it (Linux does since 5.3); end it yourself",
+                       record.pid);
   }
   RETURN_IF_ERROR(Send(*process, record, SIGTERM));
   RETURN_IF_ERROR(Send(*process, record, SIGCONT));  // One that was stopped ends, too.

@@ -16,21 +16,13 @@ namespace shoal {
 /// What a PID file says.
 struct ProcessRecord {
   int pid = 0;
-  uint64_t start_ticks = 0;  ///< Field 22 of /proc/PID/stat.
-  std::string boot_id;       ///< /proc/sys/kernel/random/boot_id.
+  uint64_t start_ticks = 0;  ///< As StartOfProcess() gives it.
+  std::string boot_id;       ///< As BootId() gives it.
   int64_t started_unix = 0;  ///< For people.
   std::string binary;        ///< Hash of the program that was started.
   std::string command;       ///< Hash of its arguments and of the environment that it was given.
   bool operator==(const ProcessRecord&) const = default;
 };
-
-/// What /proc/PID/stat says of a process; the name in it may hold anything.
-struct ProcessStat {
-  char state = '?';
-  uint64_t start_ticks = 0;
-};
-/// InvalidArgument for any other text.
-absl::StatusOr<ProcessStat> ParseProcessStat(std::string_view text);
 
 /// Of the process with this PID, as it is now. NotFound: there is none.
 absl::StatusOr<ProcessRecord> IdentifyProcess(int pid);

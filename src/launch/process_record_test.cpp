@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "base/process_stat.h"
 #include "base/status.h"
 
 namespace shoal {

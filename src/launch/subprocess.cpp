@@ -15,6 +15,7 @@
 
 #include "base/file_handle.h"
 #include "base/status.h"
+#include "base/system_calls.h"
 #include "base/text.h"
 
 extern char** environ;
@@ -34,13 +35,12 @@ struct Stream {
 };
 
 absl::StatusOr<Stream> OpenStream() {
-  std::array<int, 2> ends{};
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-    return Unavailable("cannot make a pipe: {}", std::strerror(errno));
+  std::array<FileHandle, 2> ends;
+  if (const int error = OpenSocketPair(ends); error != 0) {
+    return Unavailable("cannot make a pipe: {}", std::strerror(error));
   }
-  Stream stream{FileHandle(ends[0]), FileHandle(ends[1])};
-  fcntl(ends[0], F_SETFL, O_NONBLOCK);
-  return stream;
+  fcntl(ends[0].fd(), F_SETFL, O_NONBLOCK);
+  return Stream{std::move(ends[0]), std::move(ends[1])};
 }
 
 std::vector<char*> Pointers(const std::vector<std::string>& words) {

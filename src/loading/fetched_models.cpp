@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "base/system_calls.h"
 #include "base/text.h"
 #include "formats/strict_json.h"
 
@@ -35,11 +36,10 @@ std::string RecordPath(const std::string& folder) { return fmt::format("{}/{}", 
 absl::StatusOr<FileStamp> StampOf(const FileHandle& file, const std::string& path) {
   struct stat info = {};
   if (fstat(file.fd(), &info) != 0) return SystemError("stat", path, errno);
-  constexpr int64_t kNsPerS = 1'000'000'000;
   return FileStamp{.bytes = static_cast<int64_t>(info.st_size),
                    .inode = static_cast<int64_t>(info.st_ino),
-                   .modified_ns = info.st_mtim.tv_sec * kNsPerS + info.st_mtim.tv_nsec,
-                   .changed_ns = info.st_ctim.tv_sec * kNsPerS + info.st_ctim.tv_nsec};
+                   .modified_ns = ModifiedNs(info),
+                   .changed_ns = ChangedNs(info)};
 }
 
 absl::Status WriteAt(const FileHandle& file, const std::string& path, int64_t offset,
@@ -295,7 +295,7 @@ absl::Status FetchedModel::write(const FilePlace& place, std::span<const std::by
   const File& file = files_[static_cast<size_t>(place.file)];
   RETURN_IF_ERROR(WriteAt(file.handle, fmt::format("{}/{}", folder_, file.name), place.bytes.begin, bytes));
   // The disk begins now, so that keep() need not wait for all of it. Where it can't, keep() does.
-  (void)sync_file_range(file.handle.fd(), place.bytes.begin, place.bytes.size(), SYNC_FILE_RANGE_WRITE);
+  BeginToWrite(file.handle, place.bytes);
   return absl::OkStatus();
 }
 
@@ -310,8 +310,8 @@ absl::Status FetchedModel::write_record() {
 
 absl::Status FetchedModel::keep() {
   for (const File& file : files_) {
-    if (fdatasync(file.handle.fd()) != 0) {
-      return SystemError("sync", fmt::format("{}/{}", folder_, file.name), errno);
+    if (const int error = WriteToDisk(file.handle); error != 0) {
+      return SystemError("sync", fmt::format("{}/{}", folder_, file.name), error);
     }
   }
   const std::lock_guard lock(mutex_);

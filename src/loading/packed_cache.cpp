@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "base/system_calls.h"
 #include "base/text.h"
 #include "formats/content_hash.h"
 
@@ -65,7 +66,7 @@ bool IsAbandoned(const std::string& path) {
   const FileHandle file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat info = {};
   if (file.fd() < 0 || fstat(file.fd(), &info) != 0) return false;
-  return UnixSeconds() - info.st_mtim.tv_sec > kYoungS && flock(file.fd(), LOCK_EX | LOCK_NB) == 0;
+  return UnixSeconds() - ModifiedNs(info) / kNsPerS > kYoungS && flock(file.fd(), LOCK_EX | LOCK_NB) == 0;
 }
 
 /// Whether a file was written by an older version of this.
@@ -110,7 +111,7 @@ absl::Status PackedFile::read(int64_t offset, std::span<std::byte> out) const {
 
 void PackedFile::will_need(int64_t offset, int64_t bytes) const {
   // Only advice: a system that refuses it costs time.
-  (void)posix_fadvise(file_.fd(), offset, bytes, POSIX_FADV_WILLNEED);
+  WillRead(file_, {offset, offset + bytes});
 }
 
 bool PackedFile::is_at(const std::string& path) const {
@@ -202,13 +203,12 @@ absl::StatusOr<PackedFileWriter> PackedCache::create(const PackedTable& table) c
   const std::string temporary = fmt::format("{}.{:016x}{}", path, EntropySeed(), kTemporarySuffix);
   FileHandle file(::open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kOwnerOnly));
   if (file.fd() < 0) return SystemError("make", temporary, errno);
-  const int fd = file.fd();
-  PackedFileWriter writer(temporary, path, std::move(file));
-  (void)flock(fd, LOCK_EX | LOCK_NB);  // Nobody else knows the name yet; a refusal costs a clean-up later.
+  (void)flock(file.fd(),
+              LOCK_EX | LOCK_NB);  // Nobody else knows the name yet; a refusal costs a clean-up later.
   // A disk that is too full says so now, and not after minutes of writing. Not all file systems can tell.
-  if (fallocate(fd, 0, 0, bytes) != 0 && errno != EOPNOTSUPP && errno != ENOSYS) {
-    return SystemError("make room for", temporary, errno);
-  }
+  const int room = TakeRoom(file, bytes);
+  PackedFileWriter writer(temporary, path, std::move(file));
+  if (room != 0) return SystemError("make room for", temporary, room);
   return writer;
 }
 
@@ -221,8 +221,7 @@ std::vector<PackedCache::Found> PackedCache::files() const {
   for (const std::string& path : PathsIn(options_.folder, IsPackedName)) {
     struct stat info = {};
     if (lstat(path.c_str(), &info) != 0 || !IsRegular(info)) continue;
-    found.push_back({path, static_cast<int64_t>(info.st_size),
-                     static_cast<int64_t>(info.st_mtim.tv_sec) * kNsPerS + info.st_mtim.tv_nsec});
+    found.push_back({path, static_cast<int64_t>(info.st_size), ModifiedNs(info)});
   }
   std::ranges::sort(found, {}, [](const Found& file) { return std::tuple(-file.used_ns, file.path); });
   return found;

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/file_handle.h"
+#include "base/system_calls.h"
 #include "measure/kernel_rates.h"
 #include "numeric/memory.h"
 
@@ -49,18 +50,18 @@ double MeasureDiskRead(const std::string& folder) {
       whole = write(file.fd(), buffer, static_cast<size_t>(kChunkBytes)) == kChunkBytes;
     }
     // What was not written yet could not be dropped from the cache, and would be read from there.
-    whole = whole && fdatasync(file.fd()) == 0;
+    whole = whole && WriteToDisk(file) == 0;
     if (!whole) {
       unlink(path.c_str());
       return 0;
     }
   }
-  FileHandle file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+  FileHandle file = OpenPastCache(path);
   double bytes_per_s = file.fd() >= 0 ? ReadRate(file.fd(), buffer) : 0;
   if (bytes_per_s == 0) {  // No direct reads here, as on a memory file system.
     file = FileHandle(open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (file.fd() >= 0) {
-      (void)posix_fadvise(file.fd(), 0, 0, POSIX_FADV_DONTNEED);
+      DropFromCache(file);
       bytes_per_s = ReadRate(file.fd(), buffer);
     }
   }

@@ -1,7 +1,6 @@
 // The probes of roofline_x86.cpp for AArch64: every CPU has vectors of 128 bits, most have dot products of 8
 // bits.
-#include <sys/auxv.h>
-
+#include "base/process.h"
 #include "measure/roofline_probes.h"
 
 namespace shoal {
@@ -11,14 +10,6 @@ constexpr uint32_t kBytes = 0x5b3c7d2e;  // As four 8-bit integers.
 constexpr uint32_t kFloat = 0x3f9d70a4;  // 1.23f
 
 bool Always() { return true; }
-bool HasDotProduct() {
-  constexpr unsigned long kAsimdDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
-  return (getauxval(AT_HWCAP) & kAsimdDotProduct) != 0;
-}
-bool HasMatrixProduct() {
-  constexpr unsigned long kInt8MatrixProduct = 1ul << 13;  // HWCAP2_I8MM
-  return (getauxval(AT_HWCAP2) & kInt8MatrixProduct) != 0;
-}
 
 enum Body { kDot, kMultiplyLong, kFma, kMatrix };
 
@@ -70,8 +61,8 @@ void ReadLines(const std::byte* data, int64_t bytes) {
 
 // Without dot products a widening multiply-add comes closest. It counts as one, although sums need another
 // instruction.
-constexpr RateProbe kInt8[] = {{"smmla on 128 bits", HasMatrixProduct, ChainOps(32), Chains<kMatrix>},
-                               {"sdot on 128 bits", HasDotProduct, ChainOps(16), Chains<kDot>},
+constexpr RateProbe kInt8[] = {{"smmla on 128 bits", HasArmInt8MatrixProduct, ChainOps(32), Chains<kMatrix>},
+                               {"sdot on 128 bits", HasArmDotProduct, ChainOps(16), Chains<kDot>},
                                {"smlal on 64 bits", Always, ChainOps(8), Chains<kMultiplyLong>}};
 constexpr RateProbe kFmas[] = {{"fmla on 128 bits", Always, ChainOps(4), Chains<kFma>}};
 constexpr ReadProbe kReads[] = {{Always, ReadLines}};

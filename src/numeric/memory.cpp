@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "base/system_calls.h"
 #include "base/text.h"
 
 namespace shoal {
@@ -36,7 +37,7 @@ std::byte* MapHugePages(int64_t bytes) {
   const int64_t used = before + RoundUp(bytes, sysconf(_SC_PAGESIZE));
   if (before > 0) munmap(begin, static_cast<size_t>(before));
   if (used < wanted) munmap(begin + used, static_cast<size_t>(wanted - used));
-  madvise(begin + before, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // Advice: a refusal costs speed only.
+  AdviseHugePages({begin + before, static_cast<size_t>(bytes)});
   return begin + before;
 }
 

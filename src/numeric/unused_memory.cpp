@@ -1,10 +1,11 @@
 #include "numeric/unused_memory.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
+
+#include "base/system_calls.h"
 
 namespace shoal {
 
@@ -13,7 +14,7 @@ void ClearUnused(std::span<std::byte> bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(bytes.data());
   const uintptr_t first = (begin + page - 1) / page * page;
   const uintptr_t last = (begin + bytes.size()) / page * page;
-  if (first >= last || madvise(bytes.data() + (first - begin), last - first, MADV_DONTNEED) != 0) {
+  if (first >= last || !GiveBackPages(bytes.subspan(first - begin, last - first))) {
     std::ranges::fill(bytes, std::byte{0});
     return;
   }

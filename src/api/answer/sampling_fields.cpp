@@ -1,7 +1,7 @@
 #include "api/answer/sampling_fields.h"
 
 #include <algorithm>
-#include <cfloat>
+#include <limits>
 
 #include "base/random.h"
 
@@ -13,7 +13,8 @@ SamplingParams ResolveSampling(const SamplingFields& fields, const SamplingDefau
   SamplingParams params;
   params.temperature = temperature < 1e-5 ? 0.0f : static_cast<float>(temperature);
   // Stays above 0 as f32: the likeliest token always remains.
-  params.top_p = std::max(FLT_MIN, static_cast<float>(fields.top_p.value_or(defaults.top_p.value_or(1.0))));
+  params.top_p = std::max(std::numeric_limits<float>::min(),
+                          static_cast<float>(fields.top_p.value_or(defaults.top_p.value_or(1.0))));
   params.min_p = static_cast<float>(fields.min_p.value_or(defaults.min_p.value_or(0.0)));
   params.top_k =
       static_cast<int32_t>(std::max<int64_t>(0, fields.top_k.value_or(defaults.top_k.value_or(0))));

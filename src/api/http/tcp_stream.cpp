@@ -1,12 +1,10 @@
 #include "api/http/tcp_stream.h"
 
-#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +13,7 @@
 #include <memory>
 
 #include "base/status.h"
+#include "base/system_calls.h"
 
 namespace shoal {
 namespace {
@@ -36,9 +35,10 @@ absl::StatusOr<TcpStream> TcpStream::Connect(const std::string& host, int port, 
   const std::unique_ptr<addrinfo, FreeAddresses> list(raw);
   absl::Status last = Unavailable("{} has no address", peer);
   for (const addrinfo* one = raw; one != nullptr; one = one->ai_next) {
-    const int fd = socket(one->ai_family, one->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, one->ai_protocol);
+    FileHandle socket = OpenSocket(one->ai_family, one->ai_socktype, one->ai_protocol);
+    const int fd = socket.fd();
     if (fd < 0) continue;
-    TcpStream stream(fd, peer);
+    TcpStream stream(std::move(socket), peer);
     if (connect(fd, one->ai_addr, one->ai_addrlen) != 0 && errno != EINPROGRESS) {
       last = Unavailable("cannot connect to {}: {}", peer, std::strerror(errno));
       continue;
@@ -59,13 +59,9 @@ absl::StatusOr<TcpStream> TcpStream::Connect(const std::string& host, int port, 
   return last;
 }
 
-TcpStream::~TcpStream() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 absl::Status TcpStream::wait(short events, Deadline deadline, std::string_view what) const {
   while (true) {
-    pollfd one{.fd = fd_, .events = events, .revents = 0};
+    pollfd one{.fd = socket_.fd(), .events = events, .revents = 0};
     const int64_t left = std::min<int64_t>(deadline.remaining_ms(), 1 << 30);
     const int ready = poll(&one, 1, static_cast<int>(left));
     if (ready > 0) return absl::OkStatus();
@@ -105,7 +101,7 @@ absl::StatusOr<std::string> TcpStream::receive(Deadline deadline) {
 
 absl::Status TcpStream::send_raw(std::string_view bytes, Deadline deadline) {
   while (!bytes.empty()) {
-    const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    const ssize_t sent = ::send(socket_.fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (sent > 0) {
       bytes.remove_prefix(static_cast<size_t>(sent));
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
@@ -121,7 +117,7 @@ absl::StatusOr<std::string> TcpStream::receive_raw(Deadline deadline) {
   std::array<char, 16 << 10> buffer;
   while (true) {
     RETURN_IF_ERROR(wait(POLLIN, deadline, "receive from"));
-    const ssize_t got = recv(fd_, buffer.data(), buffer.size(), 0);
+    const ssize_t got = recv(socket_.fd(), buffer.data(), buffer.size(), 0);
     if (got >= 0) return std::string(buffer.data(), static_cast<size_t>(got));
     if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) continue;
     return Unavailable("cannot receive from {}: {}", peer_, std::strerror(errno));
@@ -133,12 +129,12 @@ void TcpStream::close_sending() {
     tls_->close();
     (void)send_raw(tls_->take_output(), Deadline::after_ms(0));  // A courtesy.
   }
-  shutdown(fd_, SHUT_WR);
+  shutdown(socket_.fd(), SHUT_WR);
 }
 
 void TcpStream::shrink_receive_buffer() {
   const int bytes = 4096;
-  setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+  setsockopt(socket_.fd(), SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
 }
 
 }  // namespace shoal

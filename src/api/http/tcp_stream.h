@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/file_handle.h"
 #include "tls/session.h"
 
 namespace shoal {
@@ -17,12 +18,7 @@ class TcpStream {
  public:
   /// Unavailable or DeadlineExceeded, naming the address.
   static absl::StatusOr<TcpStream> Connect(const std::string& host, int port, Deadline deadline);
-  ~TcpStream();
-  TcpStream(TcpStream&& other) noexcept
-      : fd_(std::exchange(other.fd_, -1)),
-        peer_(std::move(other.peer_)),
-        tls_(std::move(other.tls_)),
-        plain_(std::move(other.plain_)) {}
+  TcpStream(TcpStream&&) noexcept = default;
   TcpStream& operator=(TcpStream&&) = delete;
 
   /// From now on what is sent and received is TLS. server_name: whom the server's certificate is to name.
@@ -40,14 +36,14 @@ class TcpStream {
   void shrink_receive_buffer();
 
  private:
-  TcpStream(int fd, std::string peer) : fd_(fd), peer_(std::move(peer)) {}
+  TcpStream(FileHandle socket, std::string peer) : socket_(std::move(socket)), peer_(std::move(peer)) {}
   absl::Status send_raw(std::string_view bytes, Deadline deadline);
   absl::StatusOr<std::string> receive_raw(Deadline deadline);
   /// Some more bytes, or the end, of a TLS stream.
   absl::Status receive_tls(Deadline deadline);
   absl::Status wait(short events, Deadline deadline, std::string_view what) const;
 
-  int fd_;
+  FileHandle socket_;
   std::string peer_;
   std::unique_ptr<TlsSession> tls_;
   std::string plain_;  // Received, not handed out.
