@@ -1,6 +1,7 @@
-// Files, sockets and memory, where systems differ in how they are asked: system_calls_linux.cpp, system_calls_macos.cpp.
+// Files, sockets, programs and memory, where systems differ in how they are asked: system_calls_linux.cpp, system_calls_macos.cpp.
 #pragma once
 
+#include <spawn.h>
 #include <sys/stat.h>
 
 #include <array>
@@ -43,6 +44,10 @@ void DropFromCache(const FileHandle& file);
 FileHandle OpenSocket(int family, int type, int protocol);
 /// Two ends of a stream within this machine; programs that are started get neither. 0, or an errno.
 int OpenSocketPair(std::array<FileHandle, 2>& ends);
+
+/// Has a program that is about to be started get no files but those that `actions` already give it, 0 to 2. Returns what
+/// is to be among the flags of its attributes, too.
+int GiveNoOtherFiles(posix_spawn_file_actions_t& actions);
 
 /// Advice: whole pages of this memory, fresh from the system, may be huge ones.
 void AdviseHugePages(std::span<std::byte> memory);

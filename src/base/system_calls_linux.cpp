@@ -50,6 +50,11 @@ int OpenSocketPair(std::array<FileHandle, 2>& ends) {
   return 0;
 }
 
+int GiveNoOtherFiles(posix_spawn_file_actions_t& actions) {
+  (void)posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+  return 0;
+}
+
 void AdviseHugePages(std::span<std::byte> memory) {
   (void)madvise(memory.data(), memory.size(), MADV_HUGEPAGE);
 }

@@ -72,6 +72,8 @@ int OpenSocketPair(std::array<FileHandle, 2>& ends) {
   return 0;
 }
 
+int GiveNoOtherFiles(posix_spawn_file_actions_t&) { return POSIX_SPAWN_CLOEXEC_DEFAULT; }
+
 // Pages are of 16 KiB here, and no larger ones are to be had.
 void AdviseHugePages(std::span<std::byte>) {}
 

@@ -84,7 +84,7 @@ class LocalCluster final : public SessionHost {
   void close_nodes();
   int32_t nodes() const { return static_cast<int32_t>(options_.plan.nodes.size()); }
   /// Has every node hold its shard of `plan`, which becomes the one in force.
-  absl::Status prepare(const Plan& plan);
+  absl::Status prepare(const Plan& plan) override;
   absl::StatusOr<std::vector<std::unique_ptr<Transport>>> open_transports(Epoch epoch);
 
   Options options_;

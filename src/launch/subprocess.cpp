@@ -253,11 +253,10 @@ absl::StatusOr<int> StartDetached(const DetachedProcess& process) {
   const FileHandle log(open(process.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, kLogMode));
   if (log.fd() < 0) return SystemError("write", process.log, errno);
   SpawnPlan plan;
-  plan.set_flags(POSIX_SPAWN_SETSID);
   posix_spawn_file_actions_addopen(&plan.actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&plan.actions, log.fd(), 1);
   posix_spawn_file_actions_adddup2(&plan.actions, log.fd(), 2);
-  posix_spawn_file_actions_addclosefrom_np(&plan.actions, 3);
+  plan.set_flags(POSIX_SPAWN_SETSID | GiveNoOtherFiles(plan.actions));
   posix_spawn_file_actions_addchdir_np(&plan.actions, process.folder.c_str());
   // A child of another thread may hold a program that was just written open for a moment: ETXTBSY.
   const Deadline deadline = Deadline::after_ms(kTermMs);
