@@ -1,12 +1,12 @@
 # shoal_precompile(<target> [TESTS]): builds a target with the headers of precompiled.h read once for all of them;
 #   TESTS: with GoogleTest's, too.
 #
-# GCC only, and neither with sanitizers nor for another machine: those builds show that each file includes what it uses.
+# GCC only, and not with sanitizers: those builds show that each file includes what it uses.
 include_guard(GLOBAL)
 include(CMakeDependentOption)
 
 cmake_dependent_option(SHOAL_PRECOMPILE "Read common headers once, not once per file" ON
-                       "CMAKE_CXX_COMPILER_ID STREQUAL GNU;NOT SHOAL_SANITIZE;NOT CMAKE_CROSSCOMPILING" OFF)
+                       "CMAKE_CXX_COMPILER_ID STREQUAL GNU;NOT SHOAL_SANITIZE" OFF)
 
 # shoal_compile_soon(<target> [FLAG ...]): for code whose speed nobody waits for, such as tests: less optimised in release builds,
 #   which saves a quarter of the compiler's time. `-g0`, too: who debugs it takes the debug preset.

@@ -3,13 +3,14 @@
 #   folder differ; a file that shares one with another is ALONE, and so is one in whose place the simulation links another
 #   (tests/sim). ALONE may name a folder ("families/"), or be `all`.
 #
-# In release builds with GCC only, beside precompiled headers: the others show that each file includes what it uses.
+# In release builds with GCC only, beside precompiled headers, and in those for another machine: the others show that each file
+# includes what it uses.
 include_guard(GLOBAL)
 include(CMakeDependentOption)
 include(ShoalPrecompiled)
 
 cmake_dependent_option(SHOAL_TOGETHER "Compile up to eight files of a folder as one" ON
-                       "SHOAL_PRECOMPILE;CMAKE_BUILD_TYPE STREQUAL Release" OFF)
+                       "SHOAL_PRECOMPILE OR CMAKE_CROSSCOMPILING;CMAKE_BUILD_TYPE STREQUAL Release" OFF)
 
 function(shoal_together target)
   cmake_parse_arguments(ARG "" "" "ALONE" ${ARGN})
@@ -35,6 +36,8 @@ function(shoal_together target)
     endif()
   endforeach()
   set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
-  # GCC takes the files for headers, whose unnamed namespaces would be another in each file that includes them.
-  target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC takes the files for headers, whose unnamed namespaces would be another in each file that includes them.
+    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+  endif()
 endfunction()

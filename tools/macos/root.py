@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Makes a folder with which this Linux machine compiles and links the whole binary for macOS (`./dev check macos`).
+
+    root.py OUT --zig ZIG
+
+ZIG is the program of the PyPI package `ziglang`: a clang with headers and libraries of C and C++ for macOS. In OUT come
+    bin/          clang++, ar and ranlib, which are that program
+    include/      links to this system's headers of third parties: what they declare is the same on macOS
+    cmake/        a package per third party, for find_package(): its headers, and nothing to link; protoc and gRPC's plugin are
+                  this system's
+    pkgconfig/    the same for pkg-config
+What is linked with them has the third parties' symbols left open: the system of a Mac would have them.
+"""
+
+import argparse
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+# Headers and folders of headers, as they are named in #include.
+HEADERS = ["absl", "boost", "CLI", "fmt", "google", "grpc", "grpc++", "grpcpp", "nlohmann", "openssl", "prometheus", "spdlog",
+           "yaml-cpp", "curses.h", "ncurses.h", "ncurses_dll.h", "unctrl.h", "xxh3.h", "xxhash.h", "zconf.h", "zlib.h"]
+
+# Packages of CMake: version, libraries.
+PACKAGES = {
+    "absl": ("", ["absl::cord", "absl::function_ref", "absl::status", "absl::statusor", "absl::strings", "absl::synchronization"]),
+    "Boost": ("1.74.0", ["Boost::headers"]),
+    "CLI11": ("", ["CLI11::CLI11"]),
+    "fmt": ("", ["fmt::fmt"]),
+    "gRPC": ("", ["gRPC::grpc++"]),
+    "nlohmann_json": ("", ["nlohmann_json::nlohmann_json"]),
+    "OpenSSL": ("", ["OpenSSL::SSL", "OpenSSL::Crypto"]),
+    "prometheus-cpp": ("", ["prometheus-cpp::core"]),
+    "Protobuf": ("", ["protobuf::libprotobuf"]),
+    "spdlog": ("", ["spdlog::spdlog"]),
+    "yaml-cpp": ("", ["yaml-cpp"]),
+    "ZLIB": ("", ["ZLIB::ZLIB"]),
+}
+PROGRAMS = {"gRPC": ("gRPC::grpc_cpp_plugin", "grpc_cpp_plugin"), "Protobuf": ("protobuf::protoc", "protoc")}
+PKGCONFIG = ["libxxhash", "ncursesw"]
+
+
+def link_headers(include):
+    """OpenSSL has some of its headers in a folder of the architecture."""
+    include.mkdir(parents=True)
+    triple = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True, check=True).stdout.strip()
+    for name in HEADERS:
+        found = [root / name for root in (Path("/usr/include"), Path("/usr/include") / triple) if (root / name).exists()]
+        if not found:
+            raise SystemExit(f"root.py: there is no /usr/include/{name}; ./dev setup installs what has it")
+        if len(found) == 1:
+            (include / name).symlink_to(found[0])
+            continue
+        (include / name).mkdir()
+        for file in (file for folder in found for file in folder.iterdir()):
+            (include / name / file.name).symlink_to(file)
+
+
+def write_packages(out):
+    cmake = out / "cmake"
+    cmake.mkdir()
+    for name, (version, libraries) in PACKAGES.items():
+        lines = [f"# Made by tools/macos/root.py: the headers of {name}, and nothing to link."]
+        for library in libraries:
+            lines += [f"if(NOT TARGET {library})",
+                      f"  add_library({library} INTERFACE IMPORTED)",
+                      f'  target_include_directories({library} SYSTEM INTERFACE "{out}/include")',
+                      "endif()"]
+        if name in PROGRAMS:
+            target, program = PROGRAMS[name]
+            path = shutil.which(program)
+            if path is None:
+                raise SystemExit(f"root.py: there is no {program}; ./dev setup installs it")
+            lines += [f"if(NOT TARGET {target})",
+                      f"  add_executable({target} IMPORTED)",
+                      f'  set_target_properties({target} PROPERTIES IMPORTED_LOCATION "{path}")',
+                      "endif()"]
+        (cmake / f"{name}Config.cmake").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if version:
+            (cmake / f"{name}ConfigVersion.cmake").write_text(
+                f"set(PACKAGE_VERSION {version})\nset(PACKAGE_VERSION_COMPATIBLE TRUE)\n", encoding="utf-8")
+    pkgconfig = out / "pkgconfig"
+    pkgconfig.mkdir()
+    for name in PKGCONFIG:
+        (pkgconfig / f"{name}.pc").write_text(f"Name: {name}\nDescription: its headers\nVersion: 0\nCflags: -I{out}/include\n",
+                                              encoding="utf-8")
+
+
+def write_programs(folder, zig):
+    folder.mkdir()
+    for name, words in {"clang++": "c++", "ar": "ar", "ranlib": "ranlib"}.items():
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec "{zig}" {words} "$@"\n', encoding="utf-8")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--zig", type=Path, required=True)
+    arguments = parser.parse_args()
+    out = arguments.out.absolute()
+    if out.exists():
+        shutil.rmtree(out)
+    link_headers(out / "include")
+    write_packages(out)
+    write_programs(out / "bin", arguments.zig.absolute())
+
+
+if __name__ == "__main__":
+    main()
