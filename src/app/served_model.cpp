@@ -1,11 +1,11 @@
 #include "app/served_model.h"
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 #include <ranges>
 #include <utility>
 
+#include "absl/strings/charconv.h"
 #include "app/cluster_logs.h"
 #include "app/cluster_status.h"
 #include "base/log.h"
@@ -67,7 +67,7 @@ absl::StatusOr<std::string> WithPortOffset(const std::string& listen, int offset
 absl::StatusOr<std::optional<Duration>> ReplanGrace(const std::string& text) {
   if (text == "never") return std::nullopt;
   double seconds = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  const auto [end, error] = absl::from_chars(text.data(), text.data() + text.size(), seconds);
   if (error != std::errc() || end != text.data() + text.size() || !(seconds >= 0) || seconds > 1e6) {
     return InvalidArgument("--replan-after '{}': expected seconds, 0 to 1000000, or never", text);
   }

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <random>
 
+#include "absl/strings/charconv.h"
 #include "base/random.h"
 #include "base/status.h"
 
@@ -21,7 +22,7 @@ absl::StatusOr<int64_t> ParseBytes(std::string_view text) {
                                     {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"K", 1024.0},   {"M", 1048576.0},
                                     {"G", 0x1p30},   {"T", 0x1p40}};
   double number = 0;
-  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const auto [rest, error] = absl::from_chars(text.data(), text.data() + text.size(), number);
   std::string_view unit(rest, text.data() + text.size() - rest);
   while (!unit.empty() && unit.front() == ' ') unit.remove_prefix(1);
   if (error == std::errc() && number >= 0) {

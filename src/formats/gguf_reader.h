@@ -1,7 +1,6 @@
 // Typed reading of GGUF metadata with errors that name file, key, expected and got. Internal to formats/.
 #pragma once
 
-#include <charconv>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/charconv.h"
 #include "base/status.h"
 #include "formats/config.h"
 #include "formats/gguf.h"
@@ -58,7 +58,7 @@ class GgufKeys {
     // 0.100000001490116. Taking that decimal gives the bits of the folder that the GGUF was made from.
     if (number && value->type == GgufType::kF32 && std::isfinite(*number)) {
       const std::string shortest = fmt::format("{}", static_cast<float>(*number));
-      std::from_chars(shortest.data(), shortest.data() + shortest.size(), *number);
+      absl::from_chars(shortest.data(), shortest.data() + shortest.size(), *number);
     }
     if (!number || !(*number >= kAnyNumber.min && *number <= kAnyNumber.max)) return refuse(key, "a number");
     return number;

@@ -8,6 +8,7 @@
 #include <streambuf>
 #include <utility>
 
+#include "absl/strings/charconv.h"
 #include "plan/config_tree.h"
 #include "plan/config_value.h"
 
@@ -111,7 +112,7 @@ class YamlHandler : public YAML::EventHandler {
       return;
     }
     double number = 0;
-    if (const auto [rest, error] = std::from_chars(begin, end, number);
+    if (const auto [rest, error] = absl::from_chars(begin, end, number);
         error == std::errc() && rest == end && std::isfinite(number)) {
       demand(tree_.add_number(number, line(mark)));
       return;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "absl/strings/charconv.h"
 #include "api/json.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -63,7 +64,7 @@ absl::StatusOr<LengthMix> LengthMix::Parse(std::string_view text) {
     if (dash != std::string_view::npos) good = good && ParseNumber(lengths.substr(dash + 1), range.high);
     if (colon != std::string::npos) {
       const char* end = part.data() + part.size();
-      const auto parsed = std::from_chars(part.data() + colon + 1, end, range.weight);
+      const auto parsed = absl::from_chars(part.data() + colon + 1, end, range.weight);
       good = good && parsed.ec == std::errc{} && parsed.ptr == end && range.weight > 0 && range.weight < 1e9;
     }
     if (!good || range.low > range.high) {

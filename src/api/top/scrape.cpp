@@ -1,10 +1,10 @@
 #include "api/top/scrape.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 
+#include "absl/strings/charconv.h"
 #include "base/text.h"
 
 namespace shoal {
@@ -15,7 +15,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 std::optional<double> ReadNumber(std::string_view text) {
   if (text == "+Inf") return kInfinity;
   double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const auto [end, error] = absl::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
   return value;
 }
