@@ -340,7 +340,7 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
                    MeasureLoading(model, std::move(options), report));
   ASSIGN_OR_RETURN(const ActivationMode activations, ParseActivationMode(flags.compute.activations));
   ASSIGN_OR_RETURN(const Plan::KvDtype kv, ParseKvDtype(flags.compute.kv_dtype));
-  const WorkModel work(*model.weights, activations, kv == Plan::KvDtype::kF32 ? DType::kF32 : DType::kF16);
+  const WorkModel work(*model.weights, activations, CacheDTypeOf(kv));
   PipelineEngine engine(kLocalLiveness);
   RETURN_IF_ERROR(cluster->open(cluster->plan(), engine));
   SyntheticLoad load(engine, load_options);

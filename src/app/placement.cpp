@@ -107,7 +107,8 @@ absl::Status SpeculationFlags::check(const std::string& chosen_model) const {
 void ComputeFlags::add_to(Flags app) {
   add_machine_flags(app);
   app.add_option("--activations", activations, "int8: quantized per group (default); f32: exact and slow");
-  app.add_option("--kv-dtype", kv_dtype, "Type of the KV cache: f16 (default), bf16, f32");
+  app.add_option("--kv-dtype", kv_dtype,
+                 "Type of the KV cache: f16 (default), bf16, f32, q8 (half the memory)");
 }
 
 absl::StatusOr<Isa> ComputeFlags::chosen_isa() const { return ChooseIsa(isa); }

@@ -34,13 +34,14 @@ std::vector<int32_t> RandomTokens(int64_t count, int64_t vocabulary, uint64_t se
   return tokens;
 }
 
-/// A family's tiny model, plain or quantized.
-using Case = std::tuple<std::string, std::optional<AffineFormat>>;
+/// A family's tiny model, plain or quantized, and what its cache holds.
+using Case = std::tuple<std::string, std::optional<AffineFormat>, DType>;
 
 class Invariance : public ::testing::TestWithParam<Case> {
  protected:
-  static std::unique_ptr<LocalModel> Load(const LocalOptions& options) {
-    const auto& [family, format] = GetParam();
+  static std::unique_ptr<LocalModel> Load(LocalOptions options) {
+    const auto& [family, format, kv] = GetParam();
+    if (kv != DType::kF16) options.kv = kv;
     auto model = LocalModel::Load(TinyCheckpoint(family, format), options);
     EXPECT_TRUE(model.ok()) << model.status();
     return model.ok() ? *std::move(model) : nullptr;
@@ -148,28 +149,35 @@ TEST_P(Invariance, ARowInABatchIsTheRowAlone) {
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const std::string& name : FamiliesToSweep()) {
-    cases.emplace_back(name, AffineFormat{4, 64});
+    cases.emplace_back(name, AffineFormat{4, 64}, DType::kF16);
     // What formats do is the same for all families.
     if (name != "llama" && name != "qwen3_moe") continue;
-    cases.emplace_back(name, std::nullopt);
-    cases.emplace_back(name, AffineFormat{8, 32});
+    cases.emplace_back(name, std::nullopt, DType::kF16);
+    cases.emplace_back(name, AffineFormat{8, 32}, DType::kF16);
+  }
+  for (const std::string& name : FamiliesPerAttention()) {
+    cases.emplace_back(name, AffineFormat{4, 64}, DType::kI8);
   }
   return cases;
 }
 
 std::string CaseName(const ::testing::TestParamInfo<Case>& test) {
-  const auto& [family, format] = test.param;
-  return format ? fmt::format("{}_q{}g{}", family, format->bits, format->group) : family + "_plain";
+  const auto& [family, format, kv] = test.param;
+  const std::string name =
+      format ? fmt::format("{}_q{}g{}", family, format->bits, format->group) : family + "_plain";
+  return kv == DType::kI8 ? name + "_kv_q8" : name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Invariance, ::testing::ValuesIn(Cases()), CaseName);
 
 // Long contexts cross the boundary at which attention is cut into partial results.
-TEST(LongContext, SplitsOfALongRowDoNotChangeABit) {
+class LongContext : public ::testing::TestWithParam<DType> {};
+
+TEST_P(LongContext, SplitsOfALongRowDoNotChangeABit) {
   const std::string& folder = TinyCheckpoint("qwen3", AffineFormat{4, 64});
   std::vector<LocalModel::Run> runs;
   for (const int threads : {1, 3, 5}) {
-    auto model = LocalModel::Load(folder, {.threads = threads});
+    auto model = LocalModel::Load(folder, {.kv = GetParam(), .threads = threads});
     ASSERT_TRUE(model.ok()) << model.status();
     const std::vector<int32_t> prompt = RandomTokens(1100, (*model)->spec().vocabulary, 8);
     auto run = (*model)->run(prompt, kGreedy, threads == 1 ? 0 : 256);
@@ -184,13 +192,13 @@ TEST(LongContext, SplitsOfALongRowDoNotChangeABit) {
 
 // A batch of long and short sequences: threads meet inside a row, and a row may have several threads to
 // itself.
-TEST(LongContext, ABatchCutInsideItsRowsIsEachRowAlone) {
+TEST_P(LongContext, ABatchCutInsideItsRowsIsEachRowAlone) {
   const std::string& folder = TinyCheckpoint("llama", AffineFormat{4, 64});
   const std::vector<int32_t> tokens = RandomTokens(1201, 331, 9);
   const std::vector<size_t> lengths = {1200, 40, 600};
   std::vector<std::vector<float>> expected;
   for (const int threads : {1, 2, 7}) {
-    auto model = LocalModel::Load(folder, {.threads = threads});
+    auto model = LocalModel::Load(folder, {.kv = GetParam(), .threads = threads});
     ASSERT_TRUE(model.ok()) << model.status();
     std::vector<LocalSlice> decodes;
     for (size_t s = 0; s < lengths.size(); ++s) {
@@ -212,6 +220,9 @@ TEST(LongContext, ABatchCutInsideItsRowsIsEachRowAlone) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Caches, LongContext, ::testing::Values(DType::kF16, DType::kI8),
+                         [](const auto& dtype) { return std::string(DTypeName(dtype.param)); });
 
 }  // namespace
 }  // namespace shoal

@@ -238,7 +238,7 @@ TEST(StageForward, KeysBeyondTheCachesRangeSaturateAndAreCounted) {
   const TempFolder folder;
   CopyCheckpoint(TinyCheckpoint("qwen3"), folder.path(),
                  SetFirst("model.layers.0.self_attn.k_norm.weight", 1e8f));
-  for (const DType kv : {DType::kF16, DType::kF32}) {
+  for (const DType kv : {DType::kF16, DType::kF32, DType::kI8}) {
     auto model = LocalModel::Load(folder.path(), {.kv = kv});
     ASSERT_TRUE(model.ok()) << model.status();
     const int32_t token = 7;

@@ -1,6 +1,7 @@
 #include "exec/model_facts.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "exec/shard_overlap.h"
 #include "kv/block_key.h"
 #include "kv/block_pool.h"
+#include "plan/cost.h"
 #include "plan/rounding.h"
 
 namespace shoal {
@@ -21,6 +23,11 @@ namespace {
 constexpr int64_t kStepRowsMax = 4096;
 constexpr int32_t kCacheBlocksMax = static_cast<int32_t>(BlocksFor(int64_t{1} << 30));
 constexpr int32_t kStateSlotsMax = 1 << 22;
+
+/// Of keys and values together, with their scales.
+int64_t Q8BytesPerPosition(const KvLayerShape& shape) {
+  return int64_t{2} * shape.kv_heads * (KvHeadBytes(shape.head_dim, DType::kI8) / kBlockPositions);
+}
 
 }  // namespace
 
@@ -42,6 +49,7 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
     for (const WeightBytes& expert : layer.experts)
       out.expert_bytes = std::max(out.expert_bytes, expert.packed);
     out.kv_values_per_position = layer.cached_values_per_position;
+    out.kv_q8_bytes_per_position = Q8BytesPerPosition(CacheShapeOf(spec.layers[i].mixer));
     out.state_bytes = layer.state_values * int64_t{sizeof(float)};
     facts.layers.push_back(out);
     if (const MoeSpec* moe = MoeOf(spec.layers[i])) facts.top_k = std::max(facts.top_k, moe->top_k);
@@ -49,7 +57,8 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
   if (spec.mtp) {
     const KvLayerShape kept = CacheShapeOf(spec.mtp->layer.mixer);
     facts.mtp = {.bytes = footprint.mtp.packed,
-                 .kv_values_per_position = int64_t{2} * kept.kv_heads * kept.head_dim};
+                 .kv_values_per_position = int64_t{2} * kept.kv_heads * kept.head_dim,
+                 .kv_q8_bytes_per_position = Q8BytesPerPosition(kept)};
   }
   return facts;
 }
@@ -157,17 +166,22 @@ int64_t BytesBeside(const ModelSpec& spec, const Footprint& footprint, const Nod
          ShardBytes(spec, footprint, common, expert_memory);
 }
 
+DType CacheDTypeOf(Plan::KvDtype dtype) {
+  constexpr std::array kByValue = {DType::kF16, DType::kBF16, DType::kF32, DType::kI8};
+  return kByValue[static_cast<size_t>(dtype)];
+}
+
 int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtype dtype,
                    const StepLimits& limits) {
   // 128 bits hold any product of what the arguments hold.
   __int128 bytes = 0;
   for (int64_t i = shard.layers.begin; i < shard.layers.end; ++i) {
     const LayerFacts& layer = model.layers[static_cast<size_t>(i)];
-    bytes += __int128{layer.kv_values_per_position} * Bytes(dtype) * kBlockPositions * limits.blocks;
+    bytes += __int128{KvBytesPerPosition(layer, dtype)} * kBlockPositions * limits.blocks;
     bytes += __int128{layer.state_bytes} * limits.state_slots;
   }
   if (shard.mtp && model.mtp) {
-    bytes += __int128{model.mtp->kv_values_per_position} * Bytes(dtype) * kBlockPositions * limits.blocks;
+    bytes += __int128{KvBytesPerPosition(*model.mtp, dtype)} * kBlockPositions * limits.blocks;
   }
   return static_cast<int64_t>(std::min<__int128>(bytes, INT64_MAX));
 }

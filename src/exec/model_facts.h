@@ -11,6 +11,7 @@
 #include "exec/stage_runner.h"
 #include "loading/footprint.h"
 #include "models/spec.h"
+#include "numeric/dtype.h"
 #include "numeric/row_format.h"
 #include "plan/facts.h"
 #include "plan/plan.h"
@@ -45,6 +46,9 @@ int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const Node
 /// not all in memory.
 int64_t BytesBeside(const ModelSpec& spec, const Footprint& footprint, const NodeShard& now,
                     const NodeShard& next, int64_t expert_memory);
+
+/// The elements of a plan's cache, as numeric/ and kernels/ know them.
+DType CacheDTypeOf(Plan::KvDtype dtype);
 
 /// Bytes of the KV cache and of the states of a node with this shard; INT64_MAX where they are more.
 int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtype dtype,

@@ -28,8 +28,7 @@ BackendSessionOptions SessionOf(const NodeSession::Options& options) {
   BackendSessionOptions session;
   session.blocks = options.limits.blocks;
   session.state_slots = options.limits.state_slots;
-  if (options.plan.kv_dtype == Plan::KvDtype::kF32) session.kv_dtype = DType::kF32;
-  if (options.plan.kv_dtype == Plan::KvDtype::kBF16) session.kv_dtype = DType::kBF16;
+  session.kv_dtype = CacheDTypeOf(options.plan.kv_dtype);
   if (options.plan.activations == Plan::Activations::kF32) session.activations = ActivationMode::kF32;
   session.rows_max = options.limits.rows_max;
   session.profile = options.profile;

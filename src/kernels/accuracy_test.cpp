@@ -295,14 +295,35 @@ TEST(Accuracy, RopeRotatesEachPairByItsAngle) {
   }
 }
 
-TEST(Accuracy, AttentionIsSoftmaxOverTheVisiblePositions) {
+/// Replaces rows of heads by what a cache of int8 makes of them. Each element errs by half a step, of a scale that is at
+/// most 2^-7 larger than absmax / 127.
+void RoundAsInt8Cache(int64_t head_dim, std::vector<float>& x) {
+  for (size_t head = 0; head < x.size(); head += static_cast<size_t>(head_dim)) {
+    for (size_t begin = 0; begin < static_cast<size_t>(head_dim); begin += 64) {
+      const size_t n = std::min<size_t>(64, static_cast<size_t>(head_dim) - begin);
+      float* const group = x.data() + head + begin;
+      float absmax = 0;
+      for (size_t i = 0; i < n; ++i) absmax = std::max(absmax, std::fabs(group[i]));
+      int exponent;
+      const float mantissa = std::frexp(absmax / 127, &exponent);  // In [1/2, 1): 8 bits are 2^-8 apart.
+      const float scale = std::ldexp(std::ceil(mantissa * 256) / 256, exponent);
+      for (size_t i = 0; i < n; ++i) {
+        const float rounded = std::nearbyint(group[i] * (1 / scale)) * scale;  // Exact: 7 bits by 8.
+        EXPECT_NEAR(rounded, group[i], absmax / 127 * (1 + 0x1p-7f) * 0.5001f);
+        group[i] = rounded;
+      }
+    }
+  }
+}
+
+void ExpectSoftmaxOverVisiblePositions(DType dtype, int64_t head_dim) {
   RandomStream random(7);
-  const int64_t head_dim = 64, kv_heads = 2, group = 3, end = 1300;
-  CacheStorage cache = MakeCache(end / 32 + 1, kv_heads, head_dim, DType::kF32);
+  const int64_t kv_heads = 2, group = 3, end = 1300;
+  CacheStorage cache = MakeCache(end / 32 + 1, kv_heads, head_dim, dtype);
   std::vector<BlockId> blocks;
   for (int64_t b = 0; b <= end / 32; ++b) blocks.push_back(BlockId{static_cast<int32_t>(end / 32 - b)});
-  const std::vector<float> keys = RandomFloats(random, end * kv_heads * head_dim);
-  const std::vector<float> values = RandomFloats(random, end * kv_heads * head_dim);
+  std::vector<float> keys = RandomFloats(random, end * kv_heads * head_dim);
+  std::vector<float> values = RandomFloats(random, end * kv_heads * head_dim);
   for (int64_t p = 0; p < end; ++p) {
     Reference().append_kv({.cache = cache.view,
                            .block = blocks[static_cast<size_t>(p / 32)],
@@ -311,11 +332,27 @@ TEST(Accuracy, AttentionIsSoftmaxOverTheVisiblePositions) {
                            .value = values.data() + p * kv_heads * head_dim,
                            .kv_heads = {0, kv_heads}});
   }
-  const std::vector<float> query = RandomFloats(random, kv_heads * group * head_dim);
+  std::vector<float> query = RandomFloats(random, kv_heads * group * head_dim);
+  std::vector<float> asked = query;
+  if (dtype == DType::kI8) {  // The formula below is then that of the rounded elements.
+    RoundAsInt8Cache(head_dim, keys);
+    RoundAsInt8Cache(head_dim, values);
+    for (int64_t head = 0; head < kv_heads * group; ++head) {
+      for (int64_t d = 0; d < head_dim; d += 64) {
+        std::vector<float> part(64, 0.0f);
+        float* const at = query.data() + head * head_dim + d;
+        const int64_t n = std::min<int64_t>(64, head_dim - d);
+        std::copy_n(at, n, part.begin());
+        const QuantizedStorage q = Quantize(Reference(), part, 64, 64);
+        for (int64_t i = 0; i < n; ++i)
+          at[i] = q.scales[0] * static_cast<float>(q.codes[static_cast<size_t>(i)]);
+      }
+    }
+  }
   const double scale = 0.125;
   for (const Range visible : {Range{0, end}, Range{700, 1250}, Range{40, 41}}) {
     std::vector<float> out(query.size());
-    const AttentionRow row{query.data(), out.data(), blocks.data(), visible};
+    const AttentionRow row{asked.data(), out.data(), blocks.data(), visible};
     Reference().attention({.cache = cache.view,
                            .group = group,
                            .scale = 0.125f,
@@ -357,6 +394,14 @@ TEST(Accuracy, AttentionIsSoftmaxOverTheVisiblePositions) {
       }
     }
   }
+}
+
+TEST(Accuracy, AttentionIsSoftmaxOverTheVisiblePositions) {
+  ExpectSoftmaxOverVisiblePositions(DType::kF32, 64);
+}
+TEST(Accuracy, AttentionOverInt8IsSoftmaxOverTheRoundedElements) {
+  ExpectSoftmaxOverVisiblePositions(DType::kI8, 64);
+  ExpectSoftmaxOverVisiblePositions(DType::kI8, 112);
 }
 
 TEST(Accuracy, RoutingTakesTheLargestScoresAndBreaksTiesByTheLowestId) {

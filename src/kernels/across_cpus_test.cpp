@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <initializer_list>
 
 #include "kernels/test_data.h"
 #include "numeric/rope_table.h"
@@ -80,9 +81,9 @@ TEST(AcrossCpus, NormsGatesAndRotationsAreTheSameBits) {
   EXPECT_EQ(digest.value(), 0x62f50e2aae8025d7u);
 }
 
-TEST(AcrossCpus, AttentionOverEveryCacheIsTheSameBits) {
+uint64_t AttentionDigest(std::initializer_list<DType> dtypes) {
   Digest digest;
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const DType dtype : dtypes) {
     RandomStream random(23);
     const int64_t positions = 600, head_dim = 48, heads = 4;
     CacheStorage cache = MakeCache(positions / kBlockPositions + 1, 2, head_dim, dtype);
@@ -109,7 +110,12 @@ TEST(AcrossCpus, AttentionOverEveryCacheIsTheSameBits) {
                            .kv_heads = {0, 2}});
     digest.add(out);
   }
-  EXPECT_EQ(digest.value(), 0x44976398efd3d420u);
+  return digest.value();
+}
+
+TEST(AcrossCpus, AttentionOverEveryCacheIsTheSameBits) {
+  EXPECT_EQ(AttentionDigest({DType::kF32, DType::kF16, DType::kBF16}), 0x44976398efd3d420u);
+  EXPECT_EQ(AttentionDigest({DType::kI8}), 0xddcfa38c8ceb3425u);
 }
 
 TEST(AcrossCpus, RoutingAndSumsOfExpertsAreTheSameBits) {

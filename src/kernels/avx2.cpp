@@ -33,6 +33,7 @@ constexpr int kFloatTiles = 1;
 constexpr int kFloatTokens = 4;
 constexpr int kQueriesAtOnce = 6;
 constexpr int kAttentionSums = 6;
+constexpr int kKeyQueries = 3;  // Sums take 6, the codes of a block 4, columns of a query 2, a mask 1.
 
 inline __m256i LaneNumbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 /// All ones in those of 8 lanes that are below n. n may be any number.
@@ -147,6 +148,7 @@ inline Lanes FoldMaxEach(const Lanes* v) {
 // ---- Integers ----
 
 inline IntLanes IntZero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline IntLanes IntSplat(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline Lanes ToFloat(IntLanes v) { return {_mm256_cvtepi32_ps(v.lo), _mm256_cvtepi32_ps(v.hi)}; }
 inline IntLanes RoundToInt(Lanes v) { return {_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi)}; }
 inline IntLanes IntAdd(IntLanes a, IntLanes b) {
@@ -172,14 +174,26 @@ inline __m256 FromHalf(__m128i bits, DType dtype) {
   if (dtype == DType::kF16) return _mm256_cvtph_ps(bits);
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
-/// Elements [index, index + 16) of f32, f16 or bf16.
+/// Elements [index, index + 16) of f32, f16, bf16 or int8.
 inline Lanes LoadElements(const void* data, DType dtype, int64_t index) {
   if (dtype == DType::kF32) return Load(static_cast<const float*>(data) + index);
+  if (dtype == DType::kI8) {
+    const auto* bytes = static_cast<const int8_t*>(data) + index;
+    const auto eight = [](const int8_t* p) {
+      return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+    };
+    return {eight(bytes), eight(bytes + 8)};
+  }
   const auto* halves = reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(data) + index);
   return {FromHalf(_mm_loadu_si128(halves), dtype), FromHalf(_mm_loadu_si128(halves + 1), dtype)};
 }
 inline Lanes LoadElementsN(const void* data, DType dtype, int64_t index, int64_t n) {
   if (dtype == DType::kF32) return LoadN(static_cast<const float*>(data) + index, n);
+  if (dtype == DType::kI8) {
+    int8_t bytes[16] = {};
+    std::memcpy(bytes, static_cast<const int8_t*>(data) + index, static_cast<size_t>(n));
+    return LoadElements(bytes, dtype, 0);
+  }
   uint16_t halves[16] = {};
   std::memcpy(halves, static_cast<const uint16_t*>(data) + index, static_cast<size_t>(n) * sizeof(uint16_t));
   return LoadElements(halves, dtype, 0);
@@ -343,6 +357,41 @@ template <int kBits, int kTiles, int kTokens>
 inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
   static_assert(kTiles == 1);
   DotPanel<kBits, kTokens>(panels[0], x, dots[0]);
+}
+
+/// 32 columns of a query's codes as pairs of 16 bits, of each four the even and the odd columns: a query meets so many
+/// keys that widening it once pays.
+struct QueryRow {
+  int32_t pairs[8][2];
+};
+inline void StoreQueryRow(const int8_t* codes, QueryRow* row) {
+  for (int block = 0; block < 8; ++block) {
+    const int8_t* const four = codes + 4 * block;
+    const int16_t pairs[4] = {four[0], four[2], four[1], four[3]};
+    std::memcpy(row->pairs[block], pairs, sizeof(pairs));
+  }
+}
+
+/// dots[0][q] += the products of a panel of keys, as unsigned codes, with rows[q].
+template <int kRows>
+inline void DotKeys(const uint8_t* panel, const QueryRow* const* rows, IntLanes (*dots)[kRows]) {
+#pragma GCC unroll 8
+  for (int block = 0; block < 8; ++block) {
+    const Codes codes = LoadCodes(panel + 64 * block);
+    const __m256i low_byte = _mm256_set1_epi16(0xff);
+    const Codes even = {_mm256_and_si256(codes.lo, low_byte), _mm256_and_si256(codes.hi, low_byte)};
+    const Codes odd = {_mm256_srli_epi16(codes.lo, 8), _mm256_srli_epi16(codes.hi, 8)};
+#pragma GCC unroll 16
+    for (int q = 0; q < kRows; ++q) {
+      const __m256i x_even = _mm256_set1_epi32(rows[q]->pairs[block][0]);
+      const __m256i x_odd = _mm256_set1_epi32(rows[q]->pairs[block][1]);
+      IntLanes& sums = dots[0][q];
+      sums.lo = _mm256_add_epi32(sums.lo, _mm256_madd_epi16(even.lo, x_even));
+      sums.hi = _mm256_add_epi32(sums.hi, _mm256_madd_epi16(even.hi, x_even));
+      sums.lo = _mm256_add_epi32(sums.lo, _mm256_madd_epi16(odd.lo, x_odd));
+      sums.hi = _mm256_add_epi32(sums.hi, _mm256_madd_epi16(odd.hi, x_odd));
+    }
+  }
 }
 
 #include "kernels/lane_attention.inc"

@@ -223,20 +223,32 @@ inline constexpr int64_t kAttentionSplitPositions = 512;
 /// The cache of one layer. head_dim <= kHeadDimMax. In a block:
 ///   keys    [kv_heads][head_dim][32]: a lane is a position, so scores need no horizontal sum.
 ///   values  [kv_heads][32][head_dim].
+/// Of DType::kI8 a head's part of a block is, with C = KvKeyColumns(head_dim) and G = KvGroups(head_dim),
+///   keys    [C / 32][2][8][16][4] codes plus 128, as u8: panels of 32 columns of 16 positions, as packed.h has 8-bit
+///           weights, so that the same dot products serve; then [G][32] scales, bf16. Columns from head_dim on are 0.
+///   values  [32][head_dim] codes, padded to 32 C bytes; then [G][32] scales, bf16.
 struct KvLayerView {
   std::byte* keys = nullptr;    ///< Block i at keys + i * block_stride.
   std::byte* values = nullptr;  ///< Block i at values + i * block_stride.
   int64_t block_stride = 0;     ///< Bytes from one block to the next, for keys and for values.
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  DType dtype = DType::kF16;  ///< f32, f16 or bf16.
+  DType dtype = DType::kF16;  ///< f32, f16, bf16, or kI8: codes with scales.
 };
+
+/// Byte of a head's int8 keys that has column `column` of the position at `index` of the block.
+constexpr int64_t KvKeyCodeAt(int64_t column, int64_t index) {
+  return column / 32 * 1024 + index / 16 * 512 + column % 32 / 4 * 64 + index % 16 * 4 + column % 4;
+}
 
 /// Bytes of the keys (or of the values) of one block.
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType dtype);
 
 /// Writes the key and value rows of one position into its block, rounded to the cache's dtype. f16 saturates
 /// at +-65504. Returns the number of elements that saturated.
+/// Of DType::kI8, 64 dimensions (the last group may have fewer) are rounded together: scale = absmax / 127, rounded up to
+/// bf16, codes = round_to_even(x * (1 / scale)). absmax < 127 * 2^-126 gives scale 0 and codes 0, a NaN or an infinity
+/// among them scale NaN and codes 0; nothing saturates.
 struct AppendKvArgs {
   KvLayerView cache;
   BlockId block;
@@ -261,6 +273,10 @@ struct AttentionRow {
 /// softmax is online, block by block. The partial results of splits (512 positions at absolute boundaries) are
 /// merged in ascending order, whichever thread computed them. A sink is a head's score without a value; it is
 /// merged before all positions.
+/// Of a cache of DType::kI8, the query is rounded as quantize_rows does, in groups of 64 dimensions (a NaN or an infinity
+/// gives scale NaN and codes 0). A score is then a chain over ascending groups, where dot is the exact sum of a group's
+/// code products: acc = fma(float(dot), round(scale_k * scale_q), acc). Values are one chain over ascending positions,
+/// v[d] = fma(round(p * scale_v), float(code[d]), v[d]).
 struct AttentionArgs {
   KvLayerView cache;
   int64_t group = 1;  ///< Query heads per kv head.

@@ -76,11 +76,12 @@ void MatmulFloat(benchmark::State& state, Isa isa, DType dtype, int64_t tokens) 
 /// Attention of the last `rows` positions of a context: 1 is decode, more are a chunk of a prompt.
 struct AttentionShape {
   int64_t context, rows, group;
+  DType dtype = DType::kF16;
   int64_t kv_heads() const { return group == 2 ? 8 : 4; }  ///< Group 2: Qwen3-1.7B. Group 8: Qwen3-30B-A3B.
 };
 constexpr int64_t kHeadDim = 128;
 
-/// Layers of an f16 cache that hold the same `context` positions, allocated as KvCache does.
+/// Layers of a cache that hold the same `context` positions, allocated as KvCache does.
 struct FilledCaches {
   std::vector<AlignedMemory> memory;
   std::vector<KvLayerView> views;
@@ -88,7 +89,7 @@ struct FilledCaches {
 
   FilledCaches(const Kernels& kernels, const AttentionShape& shape, int64_t total_bytes) {
     const int64_t count = (shape.context + kBlockPositions - 1) / kBlockPositions;
-    const int64_t half = KvBlockBytes(shape.kv_heads(), kHeadDim, DType::kF16);
+    const int64_t half = KvBlockBytes(shape.kv_heads(), kHeadDim, shape.dtype);
     for (int64_t b = 0; b < count; ++b) blocks.push_back(BlockId{static_cast<int32_t>(b)});
     RandomStream random(4);
     do {
@@ -99,7 +100,7 @@ struct FilledCaches {
                        .block_stride = 2 * half,
                        .kv_heads = shape.kv_heads(),
                        .head_dim = kHeadDim,
-                       .dtype = DType::kF16});
+                       .dtype = shape.dtype});
       std::vector<float> row = RandomFloats(random, shape.kv_heads() * kHeadDim);
       for (int64_t p = 0; p < shape.context; ++p) {
         std::swap(row[static_cast<size_t>(p % kHeadDim)], row[static_cast<size_t>(random.below(row.size()))]);
@@ -152,9 +153,8 @@ void Attention(benchmark::State& state, Isa isa, const AttentionShape& shape) {
 // Writes a chunk of a prompt into the cache, position by position.
 void AppendKv(benchmark::State& state, Isa isa, DType dtype) {
   const Kernels& kernels = SelectKernels(isa);
-  const AttentionShape shape{.context = 512, .rows = 512, .group = 2};
+  const AttentionShape shape{.context = 512, .rows = 512, .group = 2, .dtype = dtype};
   FilledCaches caches(kernels, shape, 0);
-  caches.views[0].dtype = dtype;
   const int64_t cols = shape.kv_heads() * kHeadDim;
   RandomStream random(4);
   const std::vector<float> key = RandomFloats(random, shape.rows * cols);
@@ -297,16 +297,18 @@ void RegisterAll() {
     for (const int64_t group : {2, 8}) {
       for (const int64_t context : {512, 2048, 8192, 32768}) {
         for (const int64_t rows : {1, 64, 512}) {
-          benchmark::RegisterBenchmark((name + "/attention/group:" + std::to_string(group) + "/context:" +
-                                        std::to_string(context) + "/rows:" + std::to_string(rows))
-                                           .c_str(),
-                                       [=](benchmark::State& s) {
-                                         Attention(s, isa, {context, rows, group});
-                                       });
+          for (const DType dtype : {DType::kF16, DType::kI8}) {
+            const std::string shape = "/group:" + std::to_string(group) +
+                                      "/context:" + std::to_string(context) +
+                                      "/rows:" + std::to_string(rows) + "/" + std::string(DTypeName(dtype));
+            benchmark::RegisterBenchmark((name + "/attention" + shape).c_str(), [=](benchmark::State& s) {
+              Attention(s, isa, {context, rows, group, dtype});
+            });
+          }
         }
       }
     }
-    for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    for (const DType dtype : {DType::kBF16, DType::kF16, DType::kI8}) {
       benchmark::RegisterBenchmark((name + "/append_kv/" + std::string(DTypeName(dtype))).c_str(),
                                    [=](benchmark::State& s) { AppendKv(s, isa, dtype); });
     }

@@ -21,6 +21,7 @@ namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::array kFloatTypes = {DType::kF32, DType::kF16, DType::kBF16};
+constexpr std::array kCacheTypes = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
 
 /// The reference table and the table under test.
 struct Pair {
@@ -519,8 +520,8 @@ void Case_delta_rule(const Pair& pair) {
 
 void Case_append_kv(const Pair& pair) {
   RandomStream random(8);
-  for (const DType dtype : kFloatTypes) {
-    for (const int64_t head_dim : {16, 64, 128, 100, 7}) {
+  for (const DType dtype : kCacheTypes) {
+    for (const int64_t head_dim : {16, 64, 128, 100, 7, 576}) {
       std::vector<float> key = RandomFloats(random, 3 * head_dim, Values::kEdge);
       std::vector<float> value = RandomFloats(random, 3 * head_dim, Values::kEdge);
       // The last is a NaN whose bits, rounded as a number, would become -0.
@@ -531,6 +532,9 @@ void Case_append_kv(const Pair& pair) {
       CacheStorage expected = MakeCache(2, 3, head_dim, dtype);
       CacheStorage got = MakeCache(2, 3, head_dim, dtype);
       for (const int64_t position : {0, 31, 77}) {
+        if (dtype == DType::kI8) {
+          std::fill_n(value.begin() + head_dim, head_dim, position == 77 ? 0x1p-140f : 3e38f);
+        }
         AppendKvArgs args{.cache = expected.view,
                           .block = BlockId{1},
                           .position = position,
@@ -643,10 +647,15 @@ std::vector<AttentionShape> AttentionShapes() {
       {1, 4, 48, DType::kF16, PromptRows(20, 50), 1, Values::kEdge},
   };
   size_t next = 0;
+  for (size_t i = 0, count = shapes.size(); i < count; ++i) {
+    shapes.push_back(shapes[i]);
+    shapes.back().dtype = DType::kI8;
+  }
   for (const int64_t group : {1, 2, 4, 5, 8, 16}) {
     for (const int64_t head_dim : {64, 80, 96, 128, 256}) {
       const DType dtype = kFloatTypes[next++ % kFloatTypes.size()];
       shapes.push_back({1, group, head_dim, dtype, PromptRows(57, 57 + 20 / group + 1)});
+      shapes.push_back({1, group, head_dim, DType::kI8, PromptRows(57, 57 + 20 / group + 1)});
     }
   }
   return shapes;
@@ -694,6 +703,54 @@ void Case_attention(const Pair& pair) {
       EXPECT_EQ(Bits(got.out), Bits(expected.out))
           << shape.head_dim << ", group " << shape.group << ", " << DTypeName(shape.dtype) << ", " << count
           << " rows from " << shape.rows[0].end << ", parts " << parts;
+    }
+  }
+}
+
+// Which elements of the output are numbers, in a cache of int8 with one bad key or value, or for a bad query.
+std::vector<bool> NumbersWith(const Kernels& kernels, size_t bad_query, size_t bad_key, size_t bad_value,
+                              float bad) {
+  constexpr int64_t kHeads = 2, kHeadDim = 96, kPositions = 40;
+  CacheStorage cache = MakeCache(2, kHeads, kHeadDim, DType::kI8);
+  const std::vector<BlockId> blocks = {BlockId{0}, BlockId{1}};
+  for (int64_t p = 0; p < kPositions; ++p) {
+    std::vector<float> key(kHeads * kHeadDim, 0.5f), value(kHeads * kHeadDim, 0.25f);
+    if (p == 35 && bad_key < key.size()) key[bad_key] = bad;
+    if (p == 35 && bad_value < value.size()) value[bad_value] = bad;
+    EXPECT_EQ(kernels.append_kv({.cache = cache.view,
+                                 .block = blocks[static_cast<size_t>(p / kBlockPositions)],
+                                 .position = p,
+                                 .key = key.data(),
+                                 .value = value.data(),
+                                 .kv_heads = {0, kHeads}}),
+              0);
+  }
+  std::vector<float> query(kHeads * kHeadDim, 1.0f), out(query.size());
+  if (bad_query < query.size()) query[bad_query] = bad;
+  const AttentionRow row{query.data(), out.data(), blocks.data(), {3, kPositions}};
+  kernels.attention({.cache = cache.view,
+                     .group = 1,
+                     .scale = 0.1f,
+                     .rows = &row,
+                     .row_range = {0, 1},
+                     .kv_heads = {0, kHeads}});
+  std::vector<bool> numbers;
+  for (const float x : out) numbers.push_back(!std::isnan(x));
+  return numbers;
+}
+
+TEST(Int8Cache, ANaNOrAnInfinitySpoilsItsHeadOrItsGroupOfValues) {
+  constexpr size_t kNone = 1000;
+  for (const Isa isa : SupportedIsas()) {
+    const Kernels& kernels = SelectKernels(isa);
+    std::vector<bool> all(192, true), first_head = all, last_group = all;
+    std::fill_n(first_head.begin(), 96, false);
+    std::fill_n(last_group.begin() + 160, 32, false);
+    EXPECT_EQ(NumbersWith(kernels, kNone, kNone, kNone, 0), all);
+    for (const float bad : {kNan, kInfinity, -kInfinity}) {
+      EXPECT_EQ(NumbersWith(kernels, 70, kNone, kNone, bad), first_head) << IsaName(isa);
+      EXPECT_EQ(NumbersWith(kernels, kNone, 70, kNone, bad), first_head) << IsaName(isa);
+      EXPECT_EQ(NumbersWith(kernels, kNone, kNone, 191, bad), last_group) << IsaName(isa);
     }
   }
 }

@@ -46,7 +46,7 @@ QuantizedRows QuantizedRowsIn(void* memory, int64_t rows, int64_t cols, int grou
 }
 
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType dtype) {
-  return kv_heads * head_dim * kBlockPositions * DTypeBytes(dtype);
+  return kv_heads * KvHeadBytes(head_dim, dtype);
 }
 
 }  // namespace shoal

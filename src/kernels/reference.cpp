@@ -417,8 +417,6 @@ void delta_rule(const DeltaRuleArgs& args) {
 
 // ---- Attention ----
 
-int64_t ElementBytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
-
 int64_t StoreElement(void* data, DType dtype, int64_t index, float value) {
   if (dtype == DType::kF32) {
     static_cast<float*>(data)[index] = value;
@@ -432,6 +430,62 @@ int64_t StoreElement(void* data, DType dtype, int64_t index, float value) {
   return SaturatesF16(value) ? 1 : 0;
 }
 
+// The scales of a head of int8 keys or values in a block: behind its codes.
+int64_t ScaleAt(int64_t head_dim, int64_t group, int64_t index) {
+  return kBlockPositions * KvKeyColumns(head_dim) + 2 * (group * kBlockPositions + index);
+}
+float ScaleOf(const std::byte* head, int64_t head_dim, int64_t group, int64_t index) {
+  uint16_t bits;
+  std::memcpy(&bits, head + ScaleAt(head_dim, group, index), sizeof(bits));
+  return BF16ToF32(bits);
+}
+
+// Rounds n elements, at most 64, to codes; returns the bits of their scale.
+uint16_t CodeGroup(const float* x, int64_t n, int8_t* codes) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t magnitude = std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu;
+    largest = largest < magnitude ? magnitude : largest;
+  }
+  std::memset(codes, 0, kKvGroupDims);
+  if (largest >= 0x7f800000u) return 0x7fc0;  // NaN
+  const float absmax = std::bit_cast<float>(largest);
+  if (absmax < 127.0f * 0x1p-126f) return 0;
+  const uint16_t scale = F32ToBF16Up(absmax / 127.0f);
+  const float inverse = 1.0f / BF16ToF32(scale);
+  for (int64_t i = 0; i < n; ++i) {
+    const float rounded = (x[i] * inverse + 0x1.8p23f) - 0x1.8p23f;  // Nearest integer, ties to even.
+    codes[i] = static_cast<int8_t>(rounded);
+  }
+  return scale;
+}
+
+// Writes a head's key (or value) at `index` of its block, as codes.
+template <typename PlaceOf>
+void AppendCodes(const float* x, int64_t head_dim, int64_t index, std::byte* head, PlaceOf place_of) {
+  for (int64_t g = 0; g < KvGroups(head_dim); ++g) {
+    const int64_t begin = g * kKvGroupDims;
+    const int64_t n = head_dim - begin < kKvGroupDims ? head_dim - begin : kKvGroupDims;
+    int8_t codes[kKvGroupDims];
+    const uint16_t scale = CodeGroup(x + begin, n, codes);
+    std::memcpy(head + ScaleAt(head_dim, g, index), &scale, sizeof(scale));
+    for (int64_t i = 0; i < kKvGroupDims; ++i) place_of(begin + i, codes[i]);
+  }
+}
+
+void AppendCodes(const AppendKvArgs& args, int64_t head, std::byte* keys, std::byte* values) {
+  const int64_t head_dim = args.cache.head_dim;
+  const int64_t index = args.position % kBlockPositions;
+  std::byte* const head_keys = keys + head * KvHeadBytes(head_dim, DType::kI8);
+  std::byte* const head_values = values + head * KvHeadBytes(head_dim, DType::kI8);
+  AppendCodes(args.key + head * head_dim, head_dim, index, head_keys, [&](int64_t d, int8_t code) {
+    if (d < KvKeyColumns(head_dim)) head_keys[KvKeyCodeAt(d, index)] = static_cast<std::byte>(code + 128);
+  });
+  AppendCodes(args.value + head * head_dim, head_dim, index, head_values, [&](int64_t d, int8_t code) {
+    if (d < head_dim) head_values[index * head_dim + d] = static_cast<std::byte>(code);
+  });
+}
+
 int64_t append_kv(const AppendKvArgs& args) {
   const KvLayerView& cache = args.cache;
   const int64_t index = args.position % kBlockPositions;
@@ -439,6 +493,10 @@ int64_t append_kv(const AppendKvArgs& args) {
   std::byte* values = cache.values + args.block.value * cache.block_stride;
   int64_t saturated = 0;
   for (int64_t head = args.kv_heads.begin; head < args.kv_heads.end; ++head) {
+    if (cache.dtype == DType::kI8) {
+      AppendCodes(args, head, keys, values);
+      continue;
+    }
     for (int64_t d = 0; d < cache.head_dim; ++d) {
       const int64_t at = head * cache.head_dim + d;
       saturated += StoreElement(keys, cache.dtype, at * kBlockPositions + index, args.key[at]);
@@ -456,8 +514,7 @@ struct HeadBlock {
 };
 
 HeadBlock HeadBlockOf(const KvLayerView& cache, BlockId block, int64_t head) {
-  const int64_t offset =
-      block.value * cache.block_stride + head * cache.head_dim * kBlockPositions * ElementBytes(cache.dtype);
+  const int64_t offset = block.value * cache.block_stride + head * KvHeadBytes(cache.head_dim, cache.dtype);
   return {cache.keys + offset, cache.values + offset};
 }
 
@@ -473,23 +530,76 @@ constexpr float kMinusInfinity = -__builtin_inff();
 // exp(a - b) for running maxima a and b; 0 if no position was seen before (a = -infinity).
 float Correction(float a, float b) { return a == kMinusInfinity ? 0.0f : ExpF32(a - b); }
 
+// A query as codes, for a cache of int8.
+struct CodedQuery {
+  int8_t codes[kHeadDimMax + kKvGroupDims];
+  float scales[kHeadDimMax / kKvGroupDims + 1];
+};
+
+CodedQuery CodeQuery(const float* query, int64_t head_dim) {
+  CodedQuery coded = {};
+  for (int64_t g = 0; g < KvGroups(head_dim); ++g) {
+    const int64_t begin = g * kKvGroupDims;
+    const int64_t n = head_dim - begin < kKvGroupDims ? head_dim - begin : kKvGroupDims;
+    float sum;
+    if (!QuantizeGroup(query + begin, static_cast<int>(n), coded.codes + begin, coded.scales + g, &sum)) {
+      std::memset(coded.codes + begin, 0, kKvGroupDims);
+      coded.scales[g] = __builtin_nanf("");
+    }
+  }
+  return coded;
+}
+
 struct HeadQuery {
   const KvLayerView& cache;
   const float* query;
   float scale;
   float softcap;
+  CodedQuery coded;  // Of a cache of int8.
+
+  HeadQuery(const KvLayerView& kv, const float* elements, float score_scale, float score_softcap)
+      : cache(kv), query(elements), scale(score_scale), softcap(score_softcap) {
+    if (cache.dtype == DType::kI8) coded = CodeQuery(query, cache.head_dim);
+  }
 };
+
+// query . key of the position at `index`.
+float Score(const HeadQuery& head, const std::byte* keys, int64_t index) {
+  const int64_t head_dim = head.cache.head_dim;
+  float score = 0.0f;
+  if (head.cache.dtype != DType::kI8) {
+    for (int64_t d = 0; d < head_dim; ++d) {
+      score = Fma(head.query[d], LoadElement(keys, head.cache.dtype, d * kBlockPositions + index), score);
+    }
+    return score;
+  }
+  for (int64_t g = 0; g < KvGroups(head_dim); ++g) {
+    int32_t dot = 0;
+    for (int64_t d = g * kKvGroupDims; d < head_dim && d < (g + 1) * kKvGroupDims; ++d) {
+      dot += (static_cast<int32_t>(keys[KvKeyCodeAt(d, index)]) - 128) * head.coded.codes[d];
+    }
+    score = Fma(static_cast<float>(dot), ScaleOf(keys, head_dim, g, index) * head.coded.scales[g], score);
+  }
+  return score;
+}
+
+// value + p * element d of the value of the position at `index`.
+float AddValue(const KvLayerView& cache, const std::byte* values, int64_t index, int64_t d, float p,
+               float value) {
+  if (cache.dtype != DType::kI8) {
+    return Fma(p, LoadElement(values, cache.dtype, index * cache.head_dim + d), value);
+  }
+  const auto code = static_cast<int8_t>(values[index * cache.head_dim + d]);
+  const float weight = p * ScaleOf(values, cache.head_dim, d / kKvGroupDims, index);
+  return Fma(weight, static_cast<float>(code), value);
+}
 
 void AttendBlock(const HeadQuery& head, HeadBlock block, Range visible, Partial& partial) {
   const int64_t head_dim = head.cache.head_dim;
   float p[kBlockPositions];
   float block_max = kMinusInfinity;
   for (int64_t j = visible.begin; j < visible.end; ++j) {
-    float score = 0.0f;
-    for (int64_t d = 0; d < head_dim; ++d) {
-      score = Fma(head.query[d], LoadElement(block.keys, head.cache.dtype, d * kBlockPositions + j), score);
-    }
-    p[j] = score * head.scale;
+    p[j] = Score(head, block.keys, j) * head.scale;
     if (head.softcap > 0.0f) p[j] = TanhF32(p[j] / head.softcap) * head.softcap;
     block_max = block_max < p[j] ? p[j] : block_max;
   }
@@ -506,7 +616,7 @@ void AttendBlock(const HeadQuery& head, HeadBlock block, Range visible, Partial&
   for (int64_t d = 0; d < head_dim; ++d) {
     float value = partial.values[d] * correction;
     for (int64_t j = visible.begin; j < visible.end; ++j) {
-      value = Fma(p[j], LoadElement(block.values, head.cache.dtype, j * head_dim + d), value);
+      value = AddValue(head.cache, block.values, j, d, p[j], value);
     }
     partial.values[d] = value;
   }

@@ -66,7 +66,8 @@ TEST_P(BlockImage, ABlockAndAStateComeBackBitByBitInAnotherPlace) {
   EXPECT_EQ(to->state_position(SlotId{0}), 64);
 }
 
-INSTANTIATE_TEST_SUITE_P(DTypes, BlockImage, ::testing::Values(DType::kF16, DType::kBF16, DType::kF32),
+INSTANTIATE_TEST_SUITE_P(DTypes, BlockImage,
+                         ::testing::Values(DType::kF16, DType::kBF16, DType::kF32, DType::kI8),
                          [](const auto& dtype) { return std::string(DTypeName(dtype.param)); });
 
 TEST(BlockImageRefusal, WhateverIsOfAnotherCacheIsNamedAndNothingIsStored) {

@@ -17,8 +17,7 @@ namespace {
 
 /// Bytes of K of one block; V has as many.
 size_t HalfBlockBytes(const KvLayerShape& shape, DType dtype) {
-  return static_cast<size_t>(shape.kv_heads) * kBlockPositions * static_cast<size_t>(shape.head_dim) *
-         static_cast<size_t>(DTypeBytes(dtype));
+  return static_cast<size_t>(shape.kv_heads) * static_cast<size_t>(KvHeadBytes(shape.head_dim, dtype));
 }
 
 size_t SlotBytes(const KvLayerShape& shape) {
@@ -52,7 +51,7 @@ void CopyPlaces(const AlignedMemory& from, AlignedMemory& to, size_t each) {
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Range layers, std::vector<KvLayerShape> shapes,
                                                          DType dtype, int blocks, int state_slots) {
   SHOAL_CHECK_EQ(static_cast<int64_t>(shapes.size()), layers.size());
-  SHOAL_CHECK(IsFloatWeight(dtype));
+  SHOAL_CHECK(IsFloatWeight(dtype) || dtype == DType::kI8);
   SHOAL_CHECK(blocks >= 0 && state_slots >= 0);
   std::unique_ptr<KvCache> cache(new KvCache());
   cache->layers_ = layers;

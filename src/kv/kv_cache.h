@@ -33,9 +33,10 @@ inline constexpr SlotId kNoState{-1};
 /// can leave. Pages are touched only when a block or slot is first written. One block of one layer holds, one after the other,
 ///   K   [kv_heads][head_dim][kBlockPositions]
 ///   V   [kv_heads][kBlockPositions][head_dim]
+/// and in a cache of int8 what KvHeadBytes says for each head (kernels.h).
 class KvCache {
  public:
-  /// shapes: one per layer of `layers`, in order. dtype: F32, BF16 or F16.
+  /// shapes: one per layer of `layers`, in order. dtype: F32, BF16, F16, or I8: codes with scales.
   /// Returns ResourceExhausted if the address space or the memory limit is too small.
   static absl::StatusOr<std::unique_ptr<KvCache>> Create(Range layers, std::vector<KvLayerShape> shapes,
                                                          DType dtype, int blocks, int state_slots = 0);

@@ -116,23 +116,28 @@ TEST(BlocksFor, CoversEveryPosition) {
 
 TEST(KvCache, GivesEveryLayerAndBlockItsOwnBytes) {
   const std::vector<KvLayerShape> shapes = {{2, 16}, {1, 8}};
-  auto cache = KvCache::Create({3, 5}, shapes, DType::kF16, 3);
-  ASSERT_TRUE(cache.ok()) << cache.status();
-  EXPECT_EQ((*cache)->bytes_per_block(), 2 * kBlockPositions * 2 * (2 * 16 + 8));
-  std::vector<std::pair<std::byte*, size_t>> parts;
-  for (int layer = 3; layer < 5; ++layer) {
-    const KvLayerShape& shape = shapes[static_cast<size_t>(layer - 3)];
-    const size_t bytes = static_cast<size_t>(shape.kv_heads * shape.head_dim * kBlockPositions * 2);
-    for (int block = 0; block < 3; ++block) {
-      parts.emplace_back((*cache)->keys({layer}, {block}), bytes);
-      parts.emplace_back((*cache)->values({layer}, {block}), bytes);
+  for (const DType dtype : {DType::kF16, DType::kI8}) {
+    auto cache = KvCache::Create({3, 5}, shapes, dtype, 3);
+    ASSERT_TRUE(cache.ok()) << cache.status();
+    // Of int8: whole panels of 32 columns of codes, and one scale of two bytes.
+    EXPECT_EQ((*cache)->bytes_per_block(),
+              2 * kBlockPositions * (dtype == DType::kF16 ? 2 * (2 * 16 + 8) : (2 + 1) * (32 + 2)));
+    std::vector<std::pair<std::byte*, size_t>> parts;
+    for (int layer = 3; layer < 5; ++layer) {
+      const KvLayerShape& shape = shapes[static_cast<size_t>(layer - 3)];
+      const auto bytes = static_cast<size_t>(shape.kv_heads * KvHeadBytes(shape.head_dim, dtype));
+      for (int block = 0; block < 3; ++block) {
+        parts.emplace_back((*cache)->keys({layer}, {block}), bytes);
+        parts.emplace_back((*cache)->values({layer}, {block}), bytes);
+      }
     }
-  }
-  for (size_t i = 0; i < parts.size(); ++i) {
-    std::fill_n(parts[i].first, parts[i].second, static_cast<std::byte>(i + 1));
-  }
-  for (size_t i = 0; i < parts.size(); ++i) {
-    for (size_t b = 0; b < parts[i].second; ++b) ASSERT_EQ(parts[i].first[b], static_cast<std::byte>(i + 1));
+    for (size_t i = 0; i < parts.size(); ++i) {
+      std::fill_n(parts[i].first, parts[i].second, static_cast<std::byte>(i + 1));
+    }
+    for (size_t i = 0; i < parts.size(); ++i) {
+      for (size_t b = 0; b < parts[i].second; ++b)
+        ASSERT_EQ(parts[i].first[b], static_cast<std::byte>(i + 1));
+    }
   }
 }
 

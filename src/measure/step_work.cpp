@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "numeric/cache_shape.h"
+
 namespace shoal {
 WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations, DType kv) {
   Products experts;  // All routed experts together.
@@ -20,7 +22,7 @@ WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations,
   }
   for (const LayerSpec& layer : weights.spec().layers) {
     const KvLayerShape shape = CacheShapeOf(layer.mixer);
-    kv_bytes_ += int64_t{2} * shape.kv_heads * shape.head_dim * DTypeBytes(kv);
+    kv_bytes_ += int64_t{2} * shape.kv_heads * (KvHeadBytes(shape.head_dim, kv) / kBlockPositions);
     const MixerWork mixer = WorkOf(layer.mixer);
     attention_multiplies_ += mixer.per_position;
     every_row_.f32_multiplies += mixer.per_row;

@@ -4,11 +4,26 @@
 
 #include <cstdint>
 
+#include "numeric/dtype.h"
+
 namespace shoal {
 
 /// Positions of a block of the KV cache: block b of a sequence holds positions [32 b, 32 b + 32). Fixed,
 /// because attention computes block by block, at absolute multiples of it (docs/numerics.md).
 inline constexpr int64_t kBlockPositions = 32;
+
+/// Dimensions of a head that share a scale in a cache of DType::kI8, which is what --kv-dtype q8 means.
+inline constexpr int64_t kKvGroupDims = 64;
+/// Groups of a head; the last may have fewer dimensions.
+constexpr int64_t KvGroups(int64_t head_dim) { return (head_dim + kKvGroupDims - 1) / kKvGroupDims; }
+/// Columns of a head's int8 keys: whole panels of 32 (kernels.h).
+constexpr int64_t KvKeyColumns(int64_t head_dim) { return (head_dim + 31) / 32 * 32; }
+
+/// Bytes of the keys (or of the values) of one head in one block. Of DType::kI8 these are codes, then bf16 scales.
+constexpr int64_t KvHeadBytes(int64_t head_dim, DType dtype) {
+  if (dtype != DType::kI8) return kBlockPositions * head_dim * (dtype == DType::kF32 ? 4 : 2);
+  return kBlockPositions * (KvKeyColumns(head_dim) + 2 * KvGroups(head_dim));
+}
 
 /// What one layer caches. If state_values is 0: K and V for each position, each [kv_heads, head_dim] in the
 /// cache's dtype. Otherwise: one state of state_values f32 for each sequence, and nothing for each position.

@@ -54,6 +54,11 @@ constexpr uint16_t F32ToBF16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+/// f32 -> the bits of the smallest bf16 that is no less. value: not negative, and finite as a bf16.
+constexpr uint16_t F32ToBF16Up(float value) {
+  return static_cast<uint16_t>((std::bit_cast<uint32_t>(value) + 0xffffu) >> 16);
+}
+
 /// f16 bits -> f32, exact (subnormals too; a signalling NaN becomes quiet, as vcvtph2ps does).
 constexpr float F16ToF32(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;

@@ -66,7 +66,7 @@ std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const
       const LayerFacts& facts = model.layers[static_cast<size_t>(layer)];
       const bool whole = plan.segment_owners(LayerId{static_cast<int32_t>(layer)}).empty();
       of(stage.node).layer_bytes += whole ? facts.bytes : WithoutFeedForward(facts).bytes;
-      of(stage.node).kv_bytes += facts.kv_values_per_position * Bytes(plan.kv_dtype) * cache.positions;
+      of(stage.node).kv_bytes += KvBytesPerPosition(facts, plan.kv_dtype) * cache.positions;
       of(stage.node).state_bytes +=
           facts.state_bytes * StateSlotsPerSequence(std::ssize(plan.stages)) * cache.sequences;
     }
@@ -89,7 +89,7 @@ std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const
   NodeCost& last = of(plan.last_node());
   last.embedding_head_bytes += model.mtp->bytes;
   if (plan.last_node() != plan.first_node()) last.embedding_head_bytes += model.mtp_embed_bytes();
-  last.kv_bytes += model.mtp->kv_values_per_position * Bytes(plan.kv_dtype) * cache.positions;
+  last.kv_bytes += KvBytesPerPosition(*model.mtp, plan.kv_dtype) * cache.positions;
   return costs;
 }
 

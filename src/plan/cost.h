@@ -30,6 +30,13 @@ struct NodeCost {
 /// What a process needs beside weights and cache.
 inline constexpr int64_t kProcessBytes = int64_t{200} << 20;
 
+/// Bytes per position of the cache of a layer (LayerFacts) or of multi-token prediction (MtpFacts).
+template <typename Cached>
+int64_t KvBytesPerPosition(const Cached& facts, Plan::KvDtype dtype) {
+  if (dtype == Plan::KvDtype::kQ8) return facts.kv_q8_bytes_per_position;
+  return facts.kv_values_per_position * (dtype == Plan::KvDtype::kF32 ? 4 : 2);
+}
+
 /// The size of the cache on every node.
 struct CacheSize {
   int64_t positions = 0;  ///< Per layer: blocks x positions per block.

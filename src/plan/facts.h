@@ -54,12 +54,13 @@ struct LayerFacts {
   int64_t bytes = 0;         ///< Weights without routed experts; includes shared experts and router.
   int32_t experts = 0;       ///< Routed experts E; 0 for a dense layer.
   int64_t expert_bytes = 0;  ///< Weights of one routed expert.
-  int64_t kv_values_per_position = 0;  ///< Elements cached per position, keys and values together.
-  int64_t state_bytes = 0;             ///< Of the state of one sequence; 0 if the layer keeps none.
-  int64_t int8_multiplies = 0;         ///< Of one row with its quantized weights, without routed experts.
-  int64_t f32_multiplies = 0;          ///< Of one row with all else: floats, the router, recurrent states.
-  int64_t expert_multiplies = 0;       ///< Of one row with one routed expert.
-  int64_t attention_multiplies = 0;    ///< Of one row with one cached position.
+  int64_t kv_values_per_position = 0;    ///< Elements cached per position, keys and values together.
+  int64_t kv_q8_bytes_per_position = 0;  ///< Bytes of them in a cache of --kv-dtype q8, with scales.
+  int64_t state_bytes = 0;               ///< Of the state of one sequence; 0 if the layer keeps none.
+  int64_t int8_multiplies = 0;           ///< Of one row with its quantized weights, without routed experts.
+  int64_t f32_multiplies = 0;            ///< Of one row with all else: floats, the router, recurrent states.
+  int64_t expert_multiplies = 0;         ///< Of one row with one routed expert.
+  int64_t attention_multiplies = 0;      ///< Of one row with one cached position.
   /// What the feed-forward of a dense layer, or the shared expert of another, has of the above; segments of it may be on
   /// other nodes.
   int64_t feed_forward_bytes = 0;
@@ -79,6 +80,7 @@ constexpr int64_t SegmentBytes(int64_t feed_forward_bytes, int32_t count, int32_
 struct MtpFacts {
   int64_t bytes = 0;                   ///< Weights, routed experts included.
   int64_t kv_values_per_position = 0;  ///< As LayerFacts.
+  int64_t kv_q8_bytes_per_position = 0;
 };
 
 struct ModelFacts {

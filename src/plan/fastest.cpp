@@ -78,8 +78,7 @@ void Candidate::add_memory(int64_t stages, SplitTimes& times) const {
   const bool with_layer = shares_.empty();
   for (size_t l = 0; l < model_->layers.size(); ++l) {
     const LayerFacts& layer = model_->layers[l];
-    int64_t bytes = layer.bytes +
-                    layer.kv_values_per_position * Bytes(request_.kv_dtype) * request_.kv_positions +
+    int64_t bytes = layer.bytes + KvBytesPerPosition(layer, request_.kv_dtype) * request_.kv_positions +
                     layer.state_bytes * StateSlotsPerSequence(stages) * request_.sequences;
     times.held_bytes.push_back(bytes);
     times.expert_bytes.push_back(with_layer ? layer.experts * layer.expert_bytes : 0);
@@ -113,7 +112,7 @@ void Candidate::add_memory(int64_t stages, SplitTimes& times) const {
 
 void Candidate::add_layer(const Machines& machines, const PlanLoad& load, size_t layer,
                           SplitTimes& times) const {
-  const PlanTypes types{request_.activations == Plan::Activations::kInt8, Bytes(request_.kv_dtype),
+  const PlanTypes types{request_.activations == Plan::Activations::kInt8, request_.kv_dtype,
                         request_.wire_dtype};
   const bool moe = model_->layers[layer].experts > 0;
   for (size_t i = 0; i < nodes_->size(); ++i) {
@@ -141,7 +140,7 @@ void Candidate::add_layer(const Machines& machines, const PlanLoad& load, size_t
 
 SplitTimes Candidate::times(const Machines& machines, const PlanLoad& load, int64_t stages) const {
   const size_t count = nodes_->size();
-  const PlanTypes types{request_.activations == Plan::Activations::kInt8, Bytes(request_.kv_dtype),
+  const PlanTypes types{request_.activations == Plan::Activations::kInt8, request_.kv_dtype,
                         request_.wire_dtype};
   const double row_bytes =
       load.rows * static_cast<double>(model_->hidden) * RowValueBytes(request_.wire_dtype);

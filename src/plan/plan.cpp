@@ -109,7 +109,7 @@ absl::Status ValidateSegments(const Plan& plan) {
 /// Words of the enums, by value.
 constexpr std::array<std::string_view, 3> kWireNames = {"exact", "f16", "q8"};
 constexpr std::array<std::string_view, 2> kActivationNames = {"int8", "f32"};
-constexpr std::array<std::string_view, 3> kKvNames = {"f16", "bf16", "f32"};
+constexpr std::array<std::string_view, 4> kKvNames = {"f16", "bf16", "f32", "q8"};
 
 template <typename Enum, size_t N>
 absl::StatusOr<Enum> ParseWord(std::string_view what, std::string_view text,
@@ -136,7 +136,6 @@ absl::StatusOr<Plan::Activations> ParseActivations(std::string_view text) {
 absl::StatusOr<Plan::KvDtype> ParseKvDtype(std::string_view text) {
   return ParseWord<Plan::KvDtype>("kv dtype", text, kKvNames);
 }
-int Bytes(Plan::KvDtype dtype) { return dtype == Plan::KvDtype::kF32 ? 4 : 2; }
 
 Range Plan::layers_of(NodeId node) const {
   const std::optional<int> stage = stage_of(node);

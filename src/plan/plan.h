@@ -46,7 +46,8 @@ struct Plan {
   enum class WireDtype : uint8_t { kExact, kF16, kQ8 };
   /// Activations of quantized matmuls: int8 per group, or f32 (slow; an oracle for tests).
   enum class Activations : uint8_t { kInt8, kF32 };
-  enum class KvDtype : uint8_t { kF16, kBF16, kF32 };
+  /// Elements of the cache; q8: int8 with a scale per position, head and 64 dimensions.
+  enum class KvDtype : uint8_t { kF16, kBF16, kF32, kQ8 };
 
   Epoch epoch{1};
   std::string model_name;
@@ -103,13 +104,12 @@ struct Plan {
 
 std::string_view Name(Plan::WireDtype dtype);          ///< "exact", "f16", "q8": the values of --wire.
 std::string_view Name(Plan::Activations activations);  ///< "int8", "f32": the values of --activations.
-std::string_view Name(Plan::KvDtype dtype);            ///< "f16", "bf16", "f32": the values of --kv-dtype.
+std::string_view Name(Plan::KvDtype dtype);  ///< "f16", "bf16", "f32", "q8": the values of --kv-dtype.
 /// Return InvalidArgument, which lists the known words, for any other text.
 absl::StatusOr<Plan::WireDtype> ParseWireDtype(
     std::string_view text);  ///< "f32", as plan files say, is exact.
 absl::StatusOr<Plan::Activations> ParseActivations(std::string_view text);
 absl::StatusOr<Plan::KvDtype> ParseKvDtype(std::string_view text);
-int Bytes(Plan::KvDtype dtype);
 
 /// Checks that the plan is consistent in itself: 1 to 4096 nodes with legal, unique names and unique
 /// addresses; stages tile [0, L) in order, none of them empty, at most one per node; owners and replicas are

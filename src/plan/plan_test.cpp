@@ -216,11 +216,13 @@ TEST(PlanJson, WritesTheSameTextForTheSamePlan) {
 TEST(PlanJson, ReadsBackAnEqualPlan) {
   Plan plan = SmallPlan();
   plan.epoch = Epoch{4294967295u};
-  plan.kv_dtype = Plan::KvDtype::kBF16;
   plan.activations = Plan::Activations::kF32;
-  const auto again = PlanFromJson(PlanToJson(plan));
-  ASSERT_TRUE(again.ok()) << ToString(again.status());
-  EXPECT_EQ(*again, plan);
+  for (const Plan::KvDtype kv : {Plan::KvDtype::kBF16, Plan::KvDtype::kQ8}) {
+    plan.kv_dtype = kv;
+    const auto again = PlanFromJson(PlanToJson(plan));
+    ASSERT_TRUE(again.ok()) << ToString(again.status());
+    EXPECT_EQ(*again, plan);
+  }
 }
 
 /// The error of reading the small plan with `piece` of its text replaced.
@@ -296,6 +298,12 @@ TEST(Cost, AddsUpTheBytesThatEachNodeHolds) {
   EXPECT_EQ(costs[0].kv_bytes, 1024 * 2 * 100);
   EXPECT_EQ(costs[1].weight_bytes(), (20 + 6 + 4) * kMiB);
   EXPECT_EQ(costs[1].total_bytes(), 30 * kMiB + 2 * 1024 * 2 * 100);
+}
+
+TEST(Cost, CountsACacheOfInt8WithItsScales) {
+  Plan plan = SmallPlan();
+  plan.kv_dtype = Plan::KvDtype::kQ8;
+  EXPECT_EQ(NodeCosts(plan, MoeModel(3, 4), {.positions = 100})[0].kv_bytes, 1056 * 100);
 }
 
 TEST(Cost, ATiedHeadCountsOnceOnOneNodeAndTwiceOnTwo) {

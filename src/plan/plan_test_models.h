@@ -14,7 +14,8 @@ inline constexpr int64_t kMiB = 1 << 20;
 inline ModelFacts DenseModel(int layers) {
   ModelFacts model{
       .name = "dense", .hash = "d1", .hidden = 128, .embed_bytes = 4 * kMiB, .head_bytes = 6 * kMiB};
-  model.layers.assign(static_cast<size_t>(layers), {.bytes = 10 * kMiB, .kv_values_per_position = 1024});
+  model.layers.assign(static_cast<size_t>(layers),
+                      {.bytes = 10 * kMiB, .kv_values_per_position = 1024, .kv_q8_bytes_per_position = 1056});
   return model;
 }
 

@@ -256,8 +256,8 @@ SplitProblem Planner::split_problem(bool compute_known) const {
       problem.nodes[static_cast<size_t>(holder.value)].busy_bytes +=
           static_cast<double>(layer.feed_forward_bytes) / static_cast<double>(segments.size());
     }
-    const int64_t kv = layer.kv_values_per_position * Bytes(request_.kv_dtype) * request_.kv_positions +
-                       layer.state_bytes * slots;
+    const int64_t kv =
+        KvBytesPerPosition(layer, request_.kv_dtype) * request_.kv_positions + layer.state_bytes * slots;
     const int64_t active = std::min(model_.top_k, layer.experts) * layer.expert_bytes;
     problem.layers.push_back({.held_bytes = layer.bytes + kv,
                               .expert_bytes = with_layer ? layer.experts * layer.expert_bytes : 0,
@@ -395,7 +395,7 @@ absl::Status Planner::check_fit() {
 }  // namespace
 
 int64_t MtpBytes(const MtpFacts& mtp, const PlanRequest& request) {
-  return mtp.bytes + mtp.kv_values_per_position * Bytes(request.kv_dtype) * request.kv_positions;
+  return mtp.bytes + KvBytesPerPosition(mtp, request.kv_dtype) * request.kv_positions;
 }
 
 namespace {

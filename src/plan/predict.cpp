@@ -161,7 +161,7 @@ WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rat
   WorkTime time = Products(rates, static_cast<double>(facts.bytes) + states,
                            2 * load.rows * static_cast<double>(facts.int8_multiplies),
                            2 * load.rows * static_cast<double>(facts.f32_multiplies), types);
-  const double kv_bytes = load.cached * static_cast<double>(facts.kv_values_per_position) * types.kv_bytes;
+  const double kv_bytes = load.cached * static_cast<double>(KvBytesPerPosition(facts, types.kv));
   const double scores = 2 * load.attended * static_cast<double>(facts.attention_multiplies);
   time += Overlap(1e-9 * kv_bytes / AttentionGbs(rates), 1e-9 * scores / AttentionGflops(rates));
   time.overhead_s += 1e-6 * kWakesPerLayer * rates.wake_us;
@@ -274,7 +274,7 @@ Predictor::Predictor(const Plan& plan, const ModelFacts& model, const Machines& 
     : plan_(plan),
       model_(model),
       machines_(machines),
-      types_{plan.activations == Plan::Activations::kInt8, Bytes(plan.kv_dtype), plan.wire_dtype} {
+      types_{plan.activations == Plan::Activations::kInt8, plan.kv_dtype, plan.wire_dtype} {
   SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
   SHOAL_CHECK_EQ(plan.nodes.size(), machines.size());
   for (const auto& row : plan.experts) {

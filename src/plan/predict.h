@@ -81,7 +81,7 @@ struct WorkTime {
 /// How activations and the cache of a plan are kept and rows travel, which decides rates and bytes.
 struct PlanTypes {
   bool int8 = true;
-  int kv_bytes = 2;
+  Plan::KvDtype kv = Plan::KvDtype::kF16;
   Plan::WireDtype wire = Plan::WireDtype::kExact;
 };
 

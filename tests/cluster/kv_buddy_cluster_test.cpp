@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <ostream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -71,10 +72,20 @@ class GatedSink final : public RecordingSink {
   Gate& gate_;
 };
 
-class KvBuddyCluster : public ::testing::TestWithParam<std::string> {
+/// A family's tiny model, and what its cache holds.
+struct Cached {
+  std::string family;
+  Plan::KvDtype kv = Plan::KvDtype::kF16;
+  std::string name() const {
+    return kv == Plan::KvDtype::kF16 ? family : family + "_" + std::string(Name(kv));
+  }
+};
+std::ostream& operator<<(std::ostream& out, const Cached& cached) { return out << cached.name(); }
+
+class KvBuddyCluster : public ::testing::TestWithParam<Cached> {
  protected:
   KvBuddyCluster() {
-    folder_ = TinyCheckpoint(GetParam(), AffineFormat{4, 64});
+    folder_ = TinyCheckpoint(GetParam().family, AffineFormat{4, 64});
     auto model = OpenModel(folder_);
     SHOAL_CHECK(model.ok());
     model_ = std::move(*model);
@@ -138,6 +149,7 @@ class KvBuddyCluster : public ::testing::TestWithParam<std::string> {
     }
     PlanRequest request;
     request.strategy = LayerStrategy::kUniform;
+    request.kv_dtype = GetParam().kv;
     if (model_.facts.top_k > 0) request.experts.strategy = ExpertStrategy::kRoundRobin;
     auto plan = MakePlan(model_.facts, nodes, request);
     SHOAL_CHECK(plan.ok());
@@ -322,12 +334,15 @@ TEST_P(KvBuddyExperts, CopiesGiveWayToWeightsThatAreLoadedBesideTheSession) {
   EXPECT_TRUE(wait_for_some_copies(1));  // What was loaded beside took the place of the other shard.
   expect_undisturbed(answers());
 }
-INSTANTIATE_TEST_SUITE_P(Tight, KvBuddyExperts, testing::Values("qwen3_moe"));
+INSTANTIATE_TEST_SUITE_P(Tight, KvBuddyExperts, testing::Values(Cached{"qwen3_moe"}));
 
 // A copy knows nothing of the family, only of its cache: keys and values, latent ones, windows, states.
 INSTANTIATE_TEST_SUITE_P(Caches, KvBuddyCluster,
-                         testing::Values("qwen3_moe", "deepseek_v3", "gpt_oss", "gemma4", "qwen3_5_moe"),
-                         [](const auto& name) { return name.param; });
+                         testing::Values(Cached{"qwen3_moe"}, Cached{"deepseek_v3"}, Cached{"gpt_oss"},
+                                         Cached{"gemma4"}, Cached{"qwen3_5_moe"},
+                                         Cached{"qwen3_moe", Plan::KvDtype::kQ8},
+                                         Cached{"deepseek_v3", Plan::KvDtype::kQ8}),
+                         [](const auto& cached) { return cached.param.name(); });
 
 }  // namespace
 }  // namespace shoal

@@ -71,6 +71,13 @@ def test_f32_activations_give_other_bits_but_near_logits(logits, one_node):
     assert (quick.argmax(-1) == exact.argmax(-1)).mean() > 0.9
 
 
+def test_a_cache_of_int8_gives_other_bits_but_near_logits(logits, one_node):
+    usual = safetensors.numpy.load(one_node)["logits"]
+    rounded = safetensors.numpy.load(logits("--kv-dtype", "q8"))["logits"]
+    assert (usual != rounded).any()
+    assert (usual.argmax(-1) == rounded.argmax(-1)).mean() > 0.9
+
+
 def test_run_answers_and_reports_its_numbers(succeed, demo_model):
     told = json.loads(succeed("run", "--model", demo_model, "--prompt", "What is the capital of Portugal?", "--chat",
                               "--temperature", 0, "--max-tokens", 40, "--json"))

@@ -113,15 +113,15 @@ class Life {
   Scheduler scheduler_;
 };
 
-class DiskTierPlacement : public ::testing::TestWithParam<std::string> {};
+class DiskTierPlacement : public ::testing::TestWithParam<CachedFamily> {};
 
 TEST_P(DiskTierPlacement, ANewStartGoesOnBehindWhatTheDiskHasWithTheSameTokens) {
-  const auto model = OpenModel(TinyCheckpoint(GetParam(), AffineFormat{4, 64}));
+  const auto model = OpenModel(TinyCheckpoint(GetParam().family, AffineFormat{4, 64}));
   ASSERT_TRUE(model.ok()) << ToString(model.status());
   std::vector<std::vector<int32_t>> prompts;  // A conversation: each has those before it, and the answers.
   std::vector<std::vector<int32_t>> expected;
   {
-    Life plain(*model, Placements()[0], nullptr);
+    Life plain(*model, Placements(GetParam().kv)[0], nullptr);
     std::vector<int32_t> talk;
     RandomStream random(3);
     for (const size_t more : {75, 9, 24}) {
@@ -135,10 +135,10 @@ TEST_P(DiskTierPlacement, ANewStartGoesOnBehindWhatTheDiskHasWithTheSameTokens) 
     EXPECT_FALSE(plain.stats().kv_disk.active);
   }
   for (const size_t placement : {0, 1, 3}) {
-    SCOPED_TRACE(Placements()[placement].name);
+    SCOPED_TRACE(Placements(GetParam().kv)[placement].name);
     const Folder folder;
     for (size_t turn = 0; turn < prompts.size(); ++turn) {
-      Life life(*model, Placements()[placement], folder.open());
+      Life life(*model, Placements(GetParam().kv)[placement], folder.open());
       const Life::Answer answer = life.ask(prompts[turn]);
       EXPECT_EQ(answer.tokens, expected[turn]);
       // A turn's prompt begins with the prompt before it: all but its last block and an opening are kept.
@@ -150,7 +150,7 @@ TEST_P(DiskTierPlacement, ANewStartGoesOnBehindWhatTheDiskHasWithTheSameTokens) 
       life.settle();
     }
     folder.damage();
-    Life life(*model, Placements()[placement], folder.open());
+    Life life(*model, Placements(GetParam().kv)[placement], folder.open());
     const Life::Answer answer = life.ask(prompts.back());
     EXPECT_EQ(answer.tokens, expected.back());
     EXPECT_EQ(answer.cached, 0);
@@ -171,13 +171,17 @@ TEST(DiskTier, BlocksOfOtherSettingsAreNotTaken) {
     life.ask(prompt);
     life.settle();
   }
-  Life life(*other, Placements()[0], folder.open());
-  EXPECT_EQ(life.ask(prompt).cached, 0);
-  EXPECT_EQ(life.stats().kv_disk.errors, 0);
+  const auto expect_nothing_of = [&](const OpenedModel& asked, const Placed& placed) {
+    Life life(asked, placed, folder.open());
+    EXPECT_EQ(life.ask(prompt).cached, 0);
+    EXPECT_EQ(life.stats().kv_disk.errors, 0);
+  };
+  expect_nothing_of(*other, Placements()[0]);
+  expect_nothing_of(*model, Placements(Plan::KvDtype::kQ8)[0]);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, DiskTierPlacement, testing::ValuesIn(FamiliesToSweep()),
-                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(Families, DiskTierPlacement, testing::ValuesIn(CachedFamilies()),
+                         [](const auto& cached) { return cached.param.name(); });
 
 }  // namespace
 }  // namespace shoal

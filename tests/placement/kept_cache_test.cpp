@@ -75,12 +75,12 @@ Outcome Answers(const OpenedModel& model, const Placed& placed, const std::vecto
   return run;
 }
 
-class KeptCachePlacement : public ::testing::TestWithParam<std::string> {};
+class KeptCachePlacement : public ::testing::TestWithParam<CachedFamily> {};
 
 TEST_P(KeptCachePlacement, TheTokensAreThoseOfAnUndisturbedRunAndFewAreComputedAgain) {
-  const auto model = OpenModel(TinyCheckpoint(GetParam(), AffineFormat{4, 64}));
+  const auto model = OpenModel(TinyCheckpoint(GetParam().family, AffineFormat{4, 64}));
   ASSERT_TRUE(model.ok()) << ToString(model.status());
-  const std::vector<Placed> placements = Placements();
+  const std::vector<Placed> placements = Placements(GetParam().kv);
   const Placed& one = placements[0];
   const Placed& two = placements[1];
   const Placed& beside = placements[2];  // All layers on the first node.
@@ -112,8 +112,8 @@ TEST_P(KeptCachePlacement, TheTokensAreThoseOfAnUndisturbedRunAndFewAreComputedA
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, KeptCachePlacement, testing::ValuesIn(FamiliesToSweep()),
-                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(Families, KeptCachePlacement, testing::ValuesIn(CachedFamilies()),
+                         [](const auto& cached) { return cached.param.name(); });
 
 }  // namespace
 }  // namespace shoal

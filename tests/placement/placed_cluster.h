@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <future>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "cluster/local_cluster.h"
+#include "convert/testing/checkpoints.h"
 #include "exec/model_facts.h"
 #include "placement/running_plan.h"
 #include "plan/planner.h"
@@ -24,14 +26,37 @@ struct Placed {
   std::string name;
   std::vector<int64_t> split;  ///< Proportions of the layers per node.
   ExpertStrategy experts = ExpertStrategy::kWithLayer;
-  bool mtp = false;  ///< As PlanRequest::mtp.
+  bool mtp = false;                        ///< As PlanRequest::mtp.
+  Plan::KvDtype kv = Plan::KvDtype::kF16;  ///< As PlanRequest::kv_dtype.
 };
 
-inline std::vector<Placed> Placements() {
-  return {{"one node", {1}},
-          {"two stages", {1, 1}},
-          {"experts on another node", {1, 0}, ExpertStrategy::kContiguous},
-          {"owning each other's", {1, 1}, ExpertStrategy::kRoundRobin}};
+inline std::vector<Placed> Placements(Plan::KvDtype kv = Plan::KvDtype::kF16) {
+  std::vector<Placed> all = {{"one node", {1}},
+                             {"two stages", {1, 1}},
+                             {"experts on another node", {1, 0}, ExpertStrategy::kContiguous},
+                             {"owning each other's", {1, 1}, ExpertStrategy::kRoundRobin}};
+  for (Placed& placed : all) placed.kv = kv;
+  return all;
+}
+
+/// A family's tiny model with a cache, for tests of what caches do.
+struct CachedFamily {
+  std::string family;
+  Plan::KvDtype kv = Plan::KvDtype::kF16;
+  std::string name() const {
+    return kv == Plan::KvDtype::kF16 ? family : family + "_" + std::string(Name(kv));
+  }
+};
+inline std::ostream& operator<<(std::ostream& out, const CachedFamily& cached) {
+  return out << cached.name();
+}
+
+/// Every family with f16, and one of each kind of attention with int8.
+inline std::vector<CachedFamily> CachedFamilies() {
+  std::vector<CachedFamily> all;
+  for (const std::string& family : FamiliesToSweep()) all.push_back({family});
+  for (const std::string& family : FamiliesPerAttention()) all.push_back({family, Plan::KvDtype::kQ8});
+  return all;
 }
 
 inline Plan PlanFor(const Placed& placed, const ModelFacts& model) {
@@ -43,6 +68,7 @@ inline Plan PlanFor(const Placed& placed, const ModelFacts& model) {
       placed.split.size() == 1 ? std::vector<int64_t>{layers} : std::vector{first, layers - first};
   if (placed.split.size() == 3) request.split = {2, 3, layers - 5};
   request.mtp = placed.mtp;
+  request.kv_dtype = placed.kv;
   if (model.top_k > 0) request.experts.strategy = placed.experts;
   std::vector<NodeFacts> nodes;
   for (size_t i = 0; i < placed.split.size(); ++i) nodes.push_back({.name = fmt::format("node-{}", i)});

@@ -133,6 +133,7 @@ struct Subject {
   /// Whether every pair of factors is tested. How placement, chunks, threads and transport interact does not
   /// depend on the family, so only a few test pairs; the others test every placement.
   bool pairwise = false;
+  Plan::KvDtype kv = Plan::KvDtype::kF16;
 };
 
 std::vector<Subject> Subjects() {
@@ -148,6 +149,10 @@ std::vector<Subject> Subjects() {
       std::replace(name.begin(), name.end(), '-', '_');
       all.push_back({name, folder, type, std::nullopt});
     }
+  }
+  for (const std::string& type : FamiliesPerAttention()) {
+    all.push_back(
+        {type + "_tiny_4bit_kv_q8", "", type, AffineFormat{4, 64}, type == "qwen3", Plan::KvDtype::kQ8});
   }
   return all;
 }
@@ -174,8 +179,9 @@ std::vector<Way> FewWays() {
           {8, 64, 1, SupportedIsas().back(), TransportKind::kInproc}};
 }
 
-Plan PlanFor(const Placed& placed, const ModelFacts& model) {
+Plan PlanFor(const Placed& placed, const ModelFacts& model, Plan::KvDtype kv) {
   PlanRequest request;
+  request.kv_dtype = kv;
   request.strategy = LayerStrategy::kSplit;
   const auto layers = static_cast<int64_t>(model.layers.size());
   // Largest remainders, with at least one layer per node with a weight: goldens have only three layers.
@@ -208,11 +214,12 @@ Plan PlanFor(const Placed& placed, const ModelFacts& model) {
 
 class Running : public RunningPlan {
  public:
-  Running(const OpenedModel& model, const Way& way) : RunningPlan(options_for(model, way)) {}
+  Running(const OpenedModel& model, const Way& way, Plan::KvDtype kv = Plan::KvDtype::kF16)
+      : RunningPlan(options_for(model, way, kv)) {}
 
  private:
-  static LocalCluster::Options options_for(const OpenedModel& model, const Way& way) {
-    LocalCluster::Options options = OptionsFor(model, PlanFor(Placements()[way.placement], model.facts));
+  static LocalCluster::Options options_for(const OpenedModel& model, const Way& way, Plan::KvDtype kv) {
+    LocalCluster::Options options = OptionsFor(model, PlanFor(Placements()[way.placement], model.facts, kv));
     options.threads_per_node = way.threads;
     options.isa = way.isa;
     options.transport = way.transport;
@@ -234,7 +241,7 @@ class Placement : public testing::TestWithParam<Subject> {
     model_ = std::move(*model);
   }
   absl::StatusOr<ProbeResult> probe(const Way& way) {
-    Running running(model_, way);
+    Running running(model_, way, GetParam().kv);
     return ProbeLogits(
         running.engine(),
         {.ids = Prompt(model_, 0), .greedy = kGreedyTokens, .chunk = way.chunk, .routing = true});
@@ -341,7 +348,7 @@ TEST_P(Placement, ARowInABatchHasTheBitsOfTheRowAloneOnAnyPlacement) {
                                                      Prompt(model_, 5, 20)};
   std::vector<std::vector<float>> alone;
   {
-    Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc});
+    Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc}, GetParam().kv);
     StepId next{1};
     for (const auto& prompt : prompts) {
       const auto result =
@@ -355,7 +362,7 @@ TEST_P(Placement, ARowInABatchHasTheBitsOfTheRowAloneOnAnyPlacement) {
   for (size_t mix = 0; mix < mixes.size(); ++mix) {
     for (const int placement : {0, 3, 8}) {
       const Way way{placement, 0, 1 + static_cast<int>(mix), SupportedIsas().back(), TransportKind::kInproc};
-      Running running(model_, way);
+      Running running(model_, way, GetParam().kv);
       const auto together = RunTogether(running.engine(), prompts, mixes[mix]);
       ASSERT_TRUE(together.ok()) << way.name() << ": " << ToString(together.status());
       for (size_t i = 0; i < prompts.size(); ++i) {
@@ -415,7 +422,7 @@ TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenIfNodesOwnEachO
                                                      Prompt(model_, 3, 41)};
   std::vector<std::vector<float>> alone;
   {
-    Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc});
+    Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc}, GetParam().kv);
     const auto result = RunTogether(running.engine(), prompts, {60, 23, 41});
     ASSERT_TRUE(result.ok()) << ToString(result.status());
     alone = *result;
@@ -423,7 +430,7 @@ TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenIfNodesOwnEachO
   for (const int placement : {3, 8, 9}) {
     for (const TransportKind transport : Transports()) {
       const Way way{placement, 5, 1, SupportedIsas().back(), transport};
-      Running running(model_, way);
+      Running running(model_, way, GetParam().kv);
       const auto got = RunInFlight(running.engine(), prompts, 5);
       ASSERT_TRUE(got.ok()) << way.name() << ": " << ToString(got.status());
       for (size_t i = 0; i < prompts.size(); ++i) EXPECT_TRUE(SameBits((*got)[i], alone[i])) << way.name();
@@ -475,7 +482,7 @@ TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAnd
   Rows fresh;
   Rows alone;
   {
-    Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc});
+    Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc}, GetParam().kv);
     for (int64_t rows : {border + 1, int64_t{1}}) {
       const int64_t at = rows == 1 ? border + 1 : 0;
       const auto got =
@@ -489,7 +496,7 @@ TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAnd
   }
   for (const int placement : {0, 3, 8, 11}) {
     const Way way{placement, 0, 2, SupportedIsas().back(), TransportKind::kInproc};
-    Running running(model_, way);
+    Running running(model_, way, GetParam().kv);
     const std::vector<std::vector<SeqSlice>> steps = {
         {ShardOf(1, grows, 0, border - 1, false), ShardOf(2, neighbour, 0, 37, false)},
         {ShardOf(1, grows, border - 1, 1, false)},

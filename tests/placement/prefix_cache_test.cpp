@@ -94,17 +94,17 @@ class Talks {
   const OpenedModel& model_;
 };
 
-class PrefixCachePlacement : public ::testing::TestWithParam<std::string> {};
+class PrefixCachePlacement : public ::testing::TestWithParam<CachedFamily> {};
 
 TEST_P(PrefixCachePlacement, TheTokensAreThoseWithoutIt) {
-  const auto model = OpenModel(TinyCheckpoint(GetParam(), AffineFormat{4, 64}));
+  const auto model = OpenModel(TinyCheckpoint(GetParam().family, AffineFormat{4, 64}));
   ASSERT_TRUE(model.ok()) << ToString(model.status());
   Talks talks(*model);
-  const Talks::Result expected = talks.run(Placements()[0], false, 64);
+  const Talks::Result expected = talks.run(Placements(GetParam().kv)[0], false, 64);
   ASSERT_EQ(expected.answers.size(), 13u);  // 3 turns, 4 of the burst, 3 times 2.
   EXPECT_EQ(expected.stats.prefix_cache.tokens_reused, 0);
   for (const size_t placement : {0, 1, 3}) {
-    const Placed placed = Placements()[placement];
+    const Placed placed = Placements(GetParam().kv)[placement];
     SCOPED_TRACE(placed.name);
     const Talks::Result roomy = talks.run(placed, true, 64);
     EXPECT_EQ(roomy.answers, expected.answers);
@@ -118,8 +118,8 @@ TEST_P(PrefixCachePlacement, TheTokensAreThoseWithoutIt) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, PrefixCachePlacement, testing::ValuesIn(FamiliesToSweep()),
-                         [](const auto& name) { return name.param; });
+INSTANTIATE_TEST_SUITE_P(Families, PrefixCachePlacement, testing::ValuesIn(CachedFamilies()),
+                         [](const auto& cached) { return cached.param.name(); });
 
 }  // namespace
 }  // namespace shoal

@@ -118,6 +118,10 @@ std::vector<std::string> FamiliesToSweep() {
   return NamesOf([](const Family& family) { return SweepsAllFamilies() || family.like.empty(); });
 }
 
+std::vector<std::string> FamiliesPerAttention() {
+  return {"qwen3", "gemma3_text", "gpt_oss", "gemma2", "llama4", "deepseek_v3", "qwen3_next"};
+}
+
 std::vector<std::string> FamiliesWithExperts() {
   std::vector<std::string> names = FamiliesToSweep();
   std::erase_if(names, [](const std::string& name) {

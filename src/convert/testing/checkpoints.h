@@ -30,6 +30,10 @@ class TempFolder {
 /// SweepsAllFamilies (harness/sweep.h).
 std::vector<std::string> FamiliesToSweep();
 
+/// One for each kind of attention: grouped queries, with windows, with sinks, with soft caps, in chunks, latent, and with
+/// recurrent layers in between.
+std::vector<std::string> FamiliesPerAttention();
+
 /// Those of them whose tiny config has routed experts.
 std::vector<std::string> FamiliesWithExperts();
 
