@@ -24,7 +24,6 @@ constexpr int kFloatTiles = 2;
 constexpr int kFloatTokens = 8;
 constexpr int kQueriesAtOnce = 8;
 constexpr int kAttentionSums = 16;
-constexpr int kKeyQueries = 8;
 
 #include "kernels/lane_codes.inc"
 #include "kernels/lane_math.inc"
@@ -56,6 +55,9 @@ inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntL
 }
 
 #include "kernels/lane_query_rows.inc"
+
+/// Queries that meet a panel of int8 keys together.
+constexpr int kKeyQueries = 8;
 
 #include "kernels/lane_attention.inc"
 #include "kernels/lane_kernels.inc"

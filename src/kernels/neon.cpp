@@ -18,7 +18,6 @@ namespace {
 // Registers, of 32: two rows take 16 for 16-bit sums of two columns each, codes 4, the columns of a row and
 // masks 3.
 constexpr int kAffineTokens = 2;
-constexpr int kKeyQueries = 2;
 
 /// dots[0][t] += the products of a panel's codes with x[t][0, 32).
 template <int kBits, int kTiles, int kTokens>
@@ -67,6 +66,9 @@ inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntL
 }
 
 #include "kernels/lane_query_rows.inc"
+
+/// Queries that meet a panel of int8 keys together.
+constexpr int kKeyQueries = 2;
 
 #include "kernels/lane_attention.inc"
 #include "kernels/lane_kernels.inc"

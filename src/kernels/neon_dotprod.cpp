@@ -17,7 +17,6 @@ namespace {
 
 // Registers, of 32: four rows take 16 for their sums in a panel and 8 for its columns, codes 4, masks 1.
 constexpr int kAffineTokens = 4;
-constexpr int kKeyQueries = 4;
 
 /// sums + the products of codes with columns [4 * lane, 4 * lane + 4) of x. A switch, because sdot takes the
 /// lane as a literal.
@@ -60,6 +59,9 @@ inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntL
 }
 
 #include "kernels/lane_query_rows.inc"
+
+/// Queries that meet a panel of int8 keys together.
+constexpr int kKeyQueries = 4;
 
 #include "kernels/lane_attention.inc"
 #include "kernels/lane_kernels.inc"
