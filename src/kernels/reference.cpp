@@ -451,7 +451,7 @@ uint16_t CodeGroup(const float* x, int64_t n, int8_t* codes) {
   if (largest >= 0x7f800000u) return 0x7fc0;  // NaN
   const float absmax = std::bit_cast<float>(largest);
   if (absmax < 127.0f * 0x1p-126f) return 0;
-  const uint16_t scale = F32ToBF16Up(absmax / 127.0f);
+  const uint16_t scale = BF16AtLeast(absmax / 127.0f);
   const float inverse = 1.0f / BF16ToF32(scale);
   for (int64_t i = 0; i < n; ++i) {
     const float rounded = (x[i] * inverse + 0x1.8p23f) - 0x1.8p23f;  // Nearest integer, ties to even.

@@ -54,8 +54,8 @@ constexpr uint16_t F32ToBF16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-/// f32 -> the bits of the smallest bf16 that is no less. value: not negative, and finite as a bf16.
-constexpr uint16_t F32ToBF16Up(float value) {
+/// The bits of the least bf16 that is not below a positive value: scales of int8 codes.
+constexpr uint16_t BF16AtLeast(float value) {
   return static_cast<uint16_t>((std::bit_cast<uint32_t>(value) + 0xffffu) >> 16);
 }
 

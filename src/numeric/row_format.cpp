@@ -27,11 +27,6 @@ uint32_t LargestBits(const float* x, int64_t n) {
 /// 2^exponent, of a normal number.
 float PowerOfTwo(int exponent) { return std::bit_cast<float>(static_cast<uint32_t>(exponent + 127) << 23); }
 
-/// The least bf16 that is not below a positive value.
-uint16_t BF16AtLeast(float value) {
-  return static_cast<uint16_t>((std::bit_cast<uint32_t>(value) + 0xffffu) >> 16);
-}
-
 /// To the nearest integer, ties to even, of |value| below 2^22.
 float RoundToInteger(float value) {
   constexpr float kMagic = 0x1.8p23f;
