@@ -349,6 +349,8 @@ void ExpectSoftmaxOverVisiblePositions(DType dtype, int64_t head_dim) {
       }
     }
   }
+  double largest_value = 0;
+  for (const float v : values) largest_value = std::max<double>(largest_value, std::fabs(v));
   const double scale = 0.125;
   for (const Range visible : {Range{0, end}, Range{700, 1250}, Range{40, 41}}) {
     std::vector<float> out(query.size());
@@ -376,6 +378,16 @@ void ExpectSoftmaxOverVisiblePositions(DType dtype, int64_t head_dim) {
       const double largest = *std::max_element(scores.begin(), scores.end());
       double sum = 0;
       for (double& s : scores) sum += s = std::exp(s - largest);
+      // In a cache of int8, the weight of a position, p times the scale of its value, errs by half a step, 1 / 16256 of the
+      // largest of its block; a code is at most 127, and 127 scales are at most (1 + 2^-7) times the largest value.
+      double weight_error = 0;
+      for (int64_t p = visible.begin; dtype == DType::kI8 && p < visible.end;) {
+        double most = 0;
+        const int64_t next = std::min(visible.end, (p / 32 + 1) * 32);
+        const int64_t count = next - p;
+        for (; p < next; ++p) most = std::max(most, scores[static_cast<size_t>(p - visible.begin)] / sum);
+        weight_error += static_cast<double>(count) * most * 0.5 / 16256 * (1 + 0x1p-7) * largest_value;
+      }
       for (int64_t d = 0; d < head_dim; ++d) {
         double exact = 0, magnitude = 0;
         for (int64_t p = visible.begin; p < visible.end; ++p) {
@@ -390,7 +402,8 @@ void ExpectSoftmaxOverVisiblePositions(DType dtype, int64_t head_dim) {
         const int64_t blocks_seen = visible.size() / 32 + 2;
         const double relative = 2 * (score_error + 1.01 * kU * static_cast<double>(8 + 5 * blocks_seen));
         EXPECT_NEAR(out[static_cast<size_t>(h * head_dim + d)], exact,
-                    magnitude * relative + ChainBound(visible.size() + 2 * blocks_seen, magnitude));
+                    magnitude * relative + ChainBound(visible.size() + 2 * blocks_seen, magnitude) +
+                        1.01 * weight_error);
       }
     }
   }

@@ -81,7 +81,7 @@ TEST(AcrossCpus, NormsGatesAndRotationsAreTheSameBits) {
   EXPECT_EQ(digest.value(), 0x62f50e2aae8025d7u);
 }
 
-uint64_t AttentionDigest(std::initializer_list<DType> dtypes) {
+uint64_t AttentionDigest(std::initializer_list<DType> dtypes, Values kind) {
   Digest digest;
   for (const DType dtype : dtypes) {
     RandomStream random(23);
@@ -90,8 +90,8 @@ uint64_t AttentionDigest(std::initializer_list<DType> dtypes) {
     std::vector<BlockId> blocks;
     for (int32_t b = 0; b <= positions / kBlockPositions; ++b) blocks.push_back(BlockId{b});
     for (int64_t position = 0; position < positions; ++position) {
-      const std::vector<float> key = RandomFloats(random, 2 * head_dim, Values::kEdge);
-      const std::vector<float> value = RandomFloats(random, 2 * head_dim, Values::kEdge);
+      const std::vector<float> key = RandomFloats(random, 2 * head_dim, kind);
+      const std::vector<float> value = RandomFloats(random, 2 * head_dim, kind);
       Reference().append_kv({.cache = cache.view,
                              .block = blocks[static_cast<size_t>(position / kBlockPositions)],
                              .position = position,
@@ -114,8 +114,9 @@ uint64_t AttentionDigest(std::initializer_list<DType> dtypes) {
 }
 
 TEST(AcrossCpus, AttentionOverEveryCacheIsTheSameBits) {
-  EXPECT_EQ(AttentionDigest({DType::kF32, DType::kF16, DType::kBF16}), 0x44976398efd3d420u);
-  EXPECT_EQ(AttentionDigest({DType::kI8}), 0xddcfa38c8ceb3425u);
+  EXPECT_EQ(AttentionDigest({DType::kF32, DType::kF16, DType::kBF16}, Values::kEdge), 0x44976398efd3d420u);
+  EXPECT_EQ(AttentionDigest({DType::kI8}, Values::kEdge), 0xddcfa38c8ceb3425u);
+  EXPECT_EQ(AttentionDigest({DType::kI8}, Values::kOrdinary), 0xc2b0b4e0997e9b3cu);
 }
 
 TEST(AcrossCpus, RoutingAndSumsOfExpertsAreTheSameBits) {

@@ -34,6 +34,7 @@ constexpr int kFloatTokens = 4;
 constexpr int kQueriesAtOnce = 6;
 constexpr int kAttentionSums = 6;
 constexpr int kKeyQueries = 3;  // Sums take 6, the codes of a block 4, columns of a query 2, a mask 1.
+constexpr int kValueQueries = 3;
 
 inline __m256i LaneNumbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 /// All ones in those of 8 lanes that are below n. n may be any number.
@@ -174,26 +175,14 @@ inline __m256 FromHalf(__m128i bits, DType dtype) {
   if (dtype == DType::kF16) return _mm256_cvtph_ps(bits);
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
-/// Elements [index, index + 16) of f32, f16, bf16 or int8.
+/// Elements [index, index + 16) of f32, f16 or bf16.
 inline Lanes LoadElements(const void* data, DType dtype, int64_t index) {
   if (dtype == DType::kF32) return Load(static_cast<const float*>(data) + index);
-  if (dtype == DType::kI8) {
-    const auto* bytes = static_cast<const int8_t*>(data) + index;
-    const auto eight = [](const int8_t* p) {
-      return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-    };
-    return {eight(bytes), eight(bytes + 8)};
-  }
   const auto* halves = reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(data) + index);
   return {FromHalf(_mm_loadu_si128(halves), dtype), FromHalf(_mm_loadu_si128(halves + 1), dtype)};
 }
 inline Lanes LoadElementsN(const void* data, DType dtype, int64_t index, int64_t n) {
   if (dtype == DType::kF32) return LoadN(static_cast<const float*>(data) + index, n);
-  if (dtype == DType::kI8) {
-    int8_t bytes[16] = {};
-    std::memcpy(bytes, static_cast<const int8_t*>(data) + index, static_cast<size_t>(n));
-    return LoadElements(bytes, dtype, 0);
-  }
   uint16_t halves[16] = {};
   std::memcpy(halves, static_cast<const uint16_t*>(data) + index, static_cast<size_t>(n) * sizeof(uint16_t));
   return LoadElements(halves, dtype, 0);
@@ -359,11 +348,26 @@ inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntL
   DotPanel<kBits, kTokens>(panels[0], x, dots[0]);
 }
 
-/// 32 columns of a query's codes as pairs of 16 bits, of each four the even and the odd columns: a query meets so many
-/// keys that widening it once pays.
-struct QueryRow {
+/// 32 factors of a panel of int8 keys or values, of at most 15 bits, as pairs of 16: of each four the even and the odd ones.
+/// A row meets so many panels that widening it once pays.
+struct FactorRow {
   int32_t pairs[8][2];
 };
+using QueryRow = FactorRow;
+using WeightRow = FactorRow;
+inline void StoreWeightRow(IntLanes first, IntLanes second, WeightRow* row) {
+  const auto store = [](__m256i v, int32_t(*pairs)[2]) {
+    const __m256i next = _mm256_slli_epi32(_mm256_shuffle_epi32(v, 0b1110), 16);
+    const __m256i mixed =
+        _mm256_blend_epi16(v, next, 0xaa);  // Of each four the pairs (0, 2) and (1, 3), then others.
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(pairs[0]), _mm256_castsi256_si128(mixed));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(pairs[1]), _mm256_extracti128_si256(mixed, 1));
+  };
+  store(first.lo, row->pairs);
+  store(first.hi, row->pairs + 2);
+  store(second.lo, row->pairs + 4);
+  store(second.hi, row->pairs + 6);
+}
 inline void StoreQueryRow(const int8_t* codes, QueryRow* row) {
   for (int block = 0; block < 8; ++block) {
     const int8_t* const four = codes + 4 * block;
@@ -372,9 +376,9 @@ inline void StoreQueryRow(const int8_t* codes, QueryRow* row) {
   }
 }
 
-/// dots[0][q] += the products of a panel of keys, as unsigned codes, with rows[q].
+/// dots[0][q] += the products of a panel's unsigned codes with rows[q].
 template <int kRows>
-inline void DotKeys(const uint8_t* panel, const QueryRow* const* rows, IntLanes (*dots)[kRows]) {
+inline void DotKeys(const uint8_t* panel, const FactorRow* const* rows, IntLanes (*dots)[kRows]) {
 #pragma GCC unroll 8
   for (int block = 0; block < 8; ++block) {
     const Codes codes = LoadCodes(panel + 64 * block);
@@ -392,6 +396,10 @@ inline void DotKeys(const uint8_t* panel, const QueryRow* const* rows, IntLanes 
       sums.hi = _mm256_add_epi32(sums.hi, _mm256_madd_epi16(odd.hi, x_odd));
     }
   }
+}
+template <int kRows>
+inline void DotValues(const uint8_t* panel, const WeightRow* const* rows, IntLanes (*dots)[kRows]) {
+  DotKeys<kRows>(panel, rows, dots);
 }
 
 #include "kernels/lane_attention.inc"

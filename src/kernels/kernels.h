@@ -226,7 +226,7 @@ inline constexpr int64_t kAttentionSplitPositions = 512;
 /// Of DType::kI8 a head's part of a block is, with C = KvKeyColumns(head_dim) and G = KvGroups(head_dim),
 ///   keys    [C / 32][2][8][16][4] codes plus 128, as u8: panels of 32 columns of 16 positions, as packed.h has 8-bit
 ///           weights, so that the same dot products serve; then [G][32] scales, bf16. Columns from head_dim on are 0.
-///   values  [32][head_dim] codes, padded to 32 C bytes; then [G][32] scales, bf16.
+///   values  [C / 16][8][16][4] codes plus 128, as u8: panels of 32 positions of 16 columns; then [G][32] scales, bf16.
 struct KvLayerView {
   std::byte* keys = nullptr;    ///< Block i at keys + i * block_stride.
   std::byte* values = nullptr;  ///< Block i at values + i * block_stride.
@@ -240,6 +240,13 @@ struct KvLayerView {
 constexpr int64_t KvKeyCodeAt(int64_t column, int64_t index) {
   return column / 32 * 1024 + index / 16 * 512 + column % 32 / 4 * 64 + index % 16 * 4 + column % 4;
 }
+
+/// The same of a head's int8 values.
+constexpr int64_t KvValueCodeAt(int64_t column, int64_t index) {
+  return column / 16 * 512 + index / 4 * 64 + column % 16 * 4 + index % 4;
+}
+/// The largest code of a position's weight: 127 times 128 is two int8.
+inline constexpr float kKvWeightMax = 127 * 128;
 
 /// Bytes of the keys (or of the values) of one block.
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType dtype);
@@ -275,8 +282,10 @@ struct AttentionRow {
 /// merged before all positions.
 /// Of a cache of DType::kI8, the query is rounded as quantize_rows does, in groups of 64 dimensions (a NaN or an infinity
 /// gives scale NaN and codes 0). A score is then a chain over ascending groups, where dot is the exact sum of a group's
-/// code products: acc = fma(float(dot), round(scale_k * scale_q), acc). Values are one chain over ascending positions,
-/// v[d] = fma(round(p * scale_v), float(code[d]), v[d]).
+/// code products: acc = fma(float(dot), round(scale_k * scale_q), acc). For values, the weights round(p * scale_v) of a
+/// block's visible positions are rounded to 15 bits for each group of dimensions: s = absmax / 16256, codes =
+/// round_to_even(weight * (16256 / absmax)), both 0 where absmax < 16256 * 2^-126; a NaN gives s NaN and codes 0. Then
+/// v[d] = fma(float(dot), s, v[d]) with the exact sum of code products, after the running value was corrected.
 struct AttentionArgs {
   KvLayerView cache;
   int64_t group = 1;  ///< Query heads per kv head.

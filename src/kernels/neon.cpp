@@ -67,8 +67,9 @@ inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntL
 
 #include "kernels/lane_query_rows.inc"
 
-/// Queries that meet a panel of int8 keys together.
+/// Queries that meet a panel of int8 keys, or of values, together.
 constexpr int kKeyQueries = 2;
+constexpr int kValueQueries = 1;
 
 #include "kernels/lane_attention.inc"
 #include "kernels/lane_kernels.inc"

@@ -482,7 +482,7 @@ void AppendCodes(const AppendKvArgs& args, int64_t head, std::byte* keys, std::b
     if (d < KvKeyColumns(head_dim)) head_keys[KvKeyCodeAt(d, index)] = static_cast<std::byte>(code + 128);
   });
   AppendCodes(args.value + head * head_dim, head_dim, index, head_values, [&](int64_t d, int8_t code) {
-    if (d < head_dim) head_values[index * head_dim + d] = static_cast<std::byte>(code);
+    if (d < head_dim) head_values[KvValueCodeAt(d, index)] = static_cast<std::byte>(code + 128);
   });
 }
 
@@ -583,15 +583,30 @@ float Score(const HeadQuery& head, const std::byte* keys, int64_t index) {
   return score;
 }
 
-// value + p * element d of the value of the position at `index`.
-float AddValue(const KvLayerView& cache, const std::byte* values, int64_t index, int64_t d, float p,
-               float value) {
-  if (cache.dtype != DType::kI8) {
-    return Fma(p, LoadElement(values, cache.dtype, index * cache.head_dim + d), value);
+// Adds the visible values of a block of int8, weighted with p, to values, which were corrected before.
+void AddCodedValues(const KvLayerView& cache, const std::byte* head, const float* p, Range visible,
+                    float* values) {
+  for (int64_t g = 0; g < KvGroups(cache.head_dim); ++g) {
+    float weights[kBlockPositions];
+    uint32_t largest = 0;
+    for (int64_t j = visible.begin; j < visible.end; ++j) {
+      weights[j] = p[j] * ScaleOf(head, cache.head_dim, g, j);
+      const uint32_t magnitude = std::bit_cast<uint32_t>(weights[j]) & 0x7fffffffu;
+      largest = largest < magnitude ? magnitude : largest;
+    }
+    const float absmax = std::bit_cast<float>(largest);
+    const bool zero = largest > 0x7f800000u || absmax < kKvWeightMax * 0x1p-126f;  // NaN, or next to nothing.
+    const float scale = largest > 0x7f800000u ? absmax : zero ? 0.0f : absmax / kKvWeightMax;
+    const float inverse = zero ? 0.0f : kKvWeightMax / absmax;
+    for (int64_t d = g * kKvGroupDims; d < cache.head_dim && d < (g + 1) * kKvGroupDims; ++d) {
+      int32_t dot = 0;
+      for (int64_t j = visible.begin; !zero && j < visible.end; ++j) {
+        const float rounded = (weights[j] * inverse + 0x1.8p23f) - 0x1.8p23f;  // Ties to even.
+        dot += static_cast<int32_t>(rounded) * (static_cast<int32_t>(head[KvValueCodeAt(d, j)]) - 128);
+      }
+      values[d] = Fma(static_cast<float>(dot), scale, values[d]);
+    }
   }
-  const auto code = static_cast<int8_t>(values[index * cache.head_dim + d]);
-  const float weight = p * ScaleOf(values, cache.head_dim, d / kKvGroupDims, index);
-  return Fma(weight, static_cast<float>(code), value);
 }
 
 void AttendBlock(const HeadQuery& head, HeadBlock block, Range visible, Partial& partial) {
@@ -615,11 +630,12 @@ void AttendBlock(const HeadQuery& head, HeadBlock block, Range visible, Partial&
   partial.max = new_max;
   for (int64_t d = 0; d < head_dim; ++d) {
     float value = partial.values[d] * correction;
-    for (int64_t j = visible.begin; j < visible.end; ++j) {
-      value = AddValue(head.cache, block.values, j, d, p[j], value);
+    for (int64_t j = visible.begin; head.cache.dtype != DType::kI8 && j < visible.end; ++j) {
+      value = Fma(p[j], LoadElement(block.values, head.cache.dtype, j * head_dim + d), value);
     }
     partial.values[d] = value;
   }
+  if (head.cache.dtype == DType::kI8) AddCodedValues(head.cache, block.values, p, visible, partial.values);
 }
 
 void Reset(Partial& partial, int64_t head_dim, const float* sink = nullptr) {
