@@ -323,9 +323,13 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
   // Prompts are cut as a server cuts them.
   constexpr int64_t kRowsPerStep = BatchPlannerOptions{}.rows_per_step;
   const auto stages = static_cast<int>(options.plan.stages.size());
-  const SyntheticLoad::Options load_options{.chunk_rows = [stages](int64_t rows_left) {
+  SyntheticLoad::Options load_options{.chunk_rows = [stages](int64_t rows_left) {
     return PrefillChunkRows(rows_left, stages, kRowsPerStep);
   }};
+  load_options.experts = 0;
+  for (const LayerFacts& layer : model.facts.layers) {
+    load_options.experts = std::max(load_options.experts, layer.experts);
+  }
   const int64_t positions = PositionsNeeded(flags);
   const int64_t sequences = std::max<int64_t>(1, std::ranges::max(flags.batches));
   const int64_t states = 2 * sequences;  // SyntheticLoad keeps two rings of each.

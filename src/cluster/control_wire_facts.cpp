@@ -318,7 +318,7 @@ absl::StatusOr<std::vector<LayerUseCount>> FromProto(const v1::ExpertUseReply& r
                                 .sample = {}},
                         .rows = {in.token_rows(), in.rows_local(), in.rows_sent(), in.messages()}};
     for (const uint32_t id : in.sample()) {
-      if (id >= kExpertsOfLayerMax)
+      if (id >= kExpertsOfLayerMax && id != LayerUse::kNoneSampled)
         return InvalidArgument("use of experts: expert {} of layer {}", id, in.layer());
       count.use.sample.push_back(static_cast<uint16_t>(id));
     }

@@ -122,13 +122,15 @@ class OwnExperts final : public ExpertExchange {
   absl::Status combine(Ticket /*ticket*/, MatView<float> y) override {
     const ArenaScope scope(*context_.arena);
     const MatView<const int32_t>& ids = routing_.ids;
-    const std::span<ExpertCall> calls = context_.arena->allocate<ExpertCall>(ids.rows * ids.cols);
+    std::span<ExpertCall> calls = context_.arena->allocate<ExpertCall>(ids.rows * ids.cols);
+    size_t count = 0;
     for (int64_t t = 0; t < ids.rows; ++t) {
       for (int64_t k = 0; k < ids.cols; ++k) {
-        calls[static_cast<size_t>(t * ids.cols + k)] = {static_cast<int32_t>(t), ExpertId{ids.at(t, k)},
-                                                        routing_.weights.at(t, k)};
+        if (ids.at(t, k) == kNoExpert) continue;
+        calls[count++] = {static_cast<int32_t>(t), ExpertId{ids.at(t, k)}, routing_.weights.at(t, k)};
       }
     }
+    calls = calls.first(count);
     const MatView<int64_t> acc = context_.arena->allocate_rows<int64_t>(y.rows, y.cols);
     std::fill_n(acc.data, y.rows * y.cols, int64_t{0});
     RETURN_IF_ERROR(bank_.run(context_, layer_, rows_, calls, acc));

@@ -34,6 +34,7 @@ struct StageLayer {
   bool parallel = false;
   float residual_scale = 1;
   std::optional<AltUpLayer> altup;
+  AddendUse addend = AddendUse::kNone;
 
   int64_t bytes() const {
     const auto bytes_of = [](const auto& block) { return block.bytes(); };
@@ -95,6 +96,7 @@ class CpuStage final : public Stage {
     /// [T, row_width], x as it came to the layer; no data where nobody asks for bad slices.
     MatView<float> before;
     MatView<float> shared_kv;  ///< As MixerStep::shared_kv.
+    MatView<float> routed;     ///< [T, D] that routed experts are added to instead of x; no data: to x.
   };
   /// What is left of a step when bad slices have gone.
   struct Batch {
@@ -123,6 +125,10 @@ class CpuStage final : public Stage {
   absl::Status mix(const ComputeContext& context, LayerId id, const Shared& shared, MatView<float> x);
   absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                          const Shared& shared, MatView<float> x);
+  absl::Status run_residual_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                  const Shared& shared, MatView<float> x);
+  absl::Status run_addend_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                const Shared& shared, MatView<float> rows);
   absl::Status run_altup_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                const Shared& shared, MatView<float> x);
   void guess_next(const ComputeContext& context, LayerId id, MatView<const float> x) const;
@@ -147,6 +153,7 @@ class CpuStage final : public Stage {
   AltUpRows altup_rows_;
   std::optional<AltUpBegin> altup_begin_;
   std::optional<AltUpEnd> altup_end_;
+  bool carries_addend_ = false;
   std::vector<StageLayer> layers_;  // Those of cached_layers().
   std::optional<Mtp> mtp_;
   ReadAhead read_ahead_;                // Empty: all experts are in memory.

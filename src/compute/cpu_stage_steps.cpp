@@ -200,13 +200,20 @@ const float* ScalesOf(Arena& arena, float scale, int64_t rows) {
 
 }  // namespace
 
-/// x += mixer(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added, a factor on it,
-/// or one norm for both.
 absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                  const Shared& shared, MatView<float> x) {
   const PhaseTimer timer(context, StepPhase::kNormQuantize);
   const StageLayer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   if (layer.altup) return run_altup_layer(context, step, id, shared, x);
+  if (carries_addend_) return run_addend_layer(context, step, id, shared, x);
+  return run_residual_layer(context, step, id, shared, x);
+}
+
+/// x += mixer(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added, a factor on it,
+/// or one norm for both.
+absl::Status CpuStage::run_residual_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                          const Shared& shared, MatView<float> x) {
+  const StageLayer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   const Kernels& kernels = *context.kernels;
   RETURN_IF_ERROR(mix(context, id, shared, x));
   const ArenaScope scope(*context.arena);
@@ -230,8 +237,9 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
     const auto guess = [&] { guess_next(context, id, x); };
     const absl::FunctionRef<void()> after_dispatch = guess;
     const bool guesses = read_ahead_ && x.rows <= kReadAheadRows;
-    RETURN_IF_ERROR(moe->forward(context, id, input, x,
-                                 {*step.experts, step.on_routing, guesses ? &after_dispatch : nullptr}, y));
+    RETURN_IF_ERROR(moe->forward(
+        context, id, input, x,
+        {*step.experts, step.on_routing, guesses ? &after_dispatch : nullptr, shared.routed}, y));
   } else if (const auto* segmented = std::get_if<SegmentedMlp>(&layer.feed_forward)) {
     SHOAL_CHECK(step.experts != nullptr);
     RETURN_IF_ERROR(segmented->forward(context, id, input, *step.experts, shared.out));
@@ -250,6 +258,32 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   context.for_rows(x.rows, x.cols, [&](Range rows) {
     if (layer.output_scale) Multiply(x, *layer.output_scale, rows);
     if (!AllFinite(x, rows)) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite ? absl::OkStatus() : OutOfRange("an activation is not finite (NaN or infinity)");
+}
+
+/// The same of a row that has an addend behind x (AddendUse).
+absl::Status CpuStage::run_addend_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                        const Shared& shared, MatView<float> rows) {
+  const AddendUse use = layers_[static_cast<size_t>(id.value - options_.layers.begin)].addend;
+  const MatView<float> x = rows.cols_between(0, width_);
+  const MatView<float> addend = rows.cols_between(width_, 2 * width_);
+  if (shared.before.data != nullptr) CopyRows(rows, shared.before, 0);
+  Shared of_x = shared;
+  of_x.before = {};
+  if (use == AddendUse::kSet) {
+    FillRows(addend, 0, {0, addend.rows});
+    of_x.routed = addend;
+  }
+  RETURN_IF_ERROR(run_residual_layer(context, step, id, of_x, x));
+  if (use == AddendUse::kNone) return absl::OkStatus();
+  std::atomic<bool> finite = true;
+  context.for_rows(rows.rows, rows.cols, [&](Range part) {
+    if (use == AddendUse::kAdd) {
+      context.kernels->add_rows({.x = addend, .y = x, .rows = part});
+      FillRows(addend, 0, part);
+    }
+    if (!AllFinite(rows, part)) finite.store(false, std::memory_order_relaxed);
   });
   return finite ? absl::OkStatus() : OutOfRange("an activation is not finite (NaN or infinity)");
 }

@@ -13,8 +13,11 @@
 
 namespace shoal {
 
+/// In the place of an expert's id: the row goes nowhere for it.
+inline constexpr int32_t kNoExpert = -1;
+
 /// The router's choice: row t goes to experts ids[t, k] with weights[t, k]. Both [T, K]; ids of a row are
-/// distinct.
+/// distinct but for kNoExpert.
 struct Routing {
   MatView<const int32_t> ids;
   MatView<const float> weights;

@@ -51,8 +51,8 @@ class Sequence {
       slice.state_from = length_ == 0 ? kNoState : SlotId{static_cast<int32_t>((steps_ + 1) % 2)};
       slice.state_to = {&write, 1};
     }
-    std::vector<float> hidden(static_cast<size_t>(rows * spec.width));
-    const MatView<float> x(hidden.data(), rows, spec.width);
+    std::vector<float> hidden(static_cast<size_t>(rows * spec.row_width()));
+    const MatView<float> x(hidden.data(), rows, spec.row_width());
     StageStep step;
     step.slices = {&slice, 1};
     step.experts = exchange_.get();

@@ -1,6 +1,7 @@
 // Plain passes over rows of activations, on the calling thread.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -29,6 +30,10 @@ inline void CopyRows(MatView<const float> from, MatView<float> to, int64_t first
   for (int64_t r = 0; r < from.rows; ++r) {
     std::memmove(to.row(first + r), from.row(r), static_cast<size_t>(from.cols) * sizeof(float));
   }
+}
+
+inline void FillRows(MatView<float> x, float value, Range rows) {
+  for (int64_t r = rows.begin; r < rows.end; ++r) std::fill_n(x.row(r), x.cols, value);
 }
 
 inline void Multiply(MatView<float> x, float scale, Range rows) {

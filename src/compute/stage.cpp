@@ -21,6 +21,7 @@ absl::Status CpuStage::load(const ResolvedWeights& weights, PackedStore* store, 
   width_ = spec.width;
   row_width_ = spec.row_width();
   if (spec.altup) altup_rows_ = AltUpRows(spec);
+  carries_addend_ = spec.carries_addend;
   vocabulary_ = spec.vocabulary;
   embedding_scale_ = spec.embedding_scale;
   logits_scale_ = spec.logits_scale;
@@ -42,6 +43,7 @@ absl::Status CpuStage::load_layer(const ResolvedWeights& weights, const WeightLo
   layer.cache_shape = CacheShapeOf(spec.mixer);
   layer.parallel = spec.parallel;
   layer.residual_scale = spec.residual_scale;
+  layer.addend = spec.addend;
   if (const RopeSpec* rope = PositionRopeOf(spec.mixer)) layer.rope = rope_index(*rope);
   ASSIGN_OR_RETURN(layer.mixer, LoadMixer(loader, spec.mixer, pool));
   ASSIGN_OR_RETURN(layer.mixer_out_norm, Norm::LoadIfAny(loader, spec.mixer_out_norm));
@@ -139,6 +141,7 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
     }
     if (embedding_scale_ != 1) Multiply(embedded, embedding_scale_, rows);
     if (embedding_norm_) embedding_norm_->apply(*context.kernels, embedded, embedded, rows);
+    if (carries_addend_ && whole) FillRows(x.cols_between(width_, 2 * width_), 0, rows);
     if (!AllFinite(embedded, rows)) finite.store(false, std::memory_order_relaxed);
   });
   for (int64_t t = 0; !finite && t < x.rows; ++t) {
@@ -162,6 +165,7 @@ absl::Status CpuStage::final_norm(const ComputeContext& context, MatView<const f
     RETURN_IF_ERROR(altup_end_->run(context, x, hidden));
     x = hidden;
   }
+  x = x.cols_between(0, width_);  // An addend is 0 here.
   context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, hidden, rows); });
   if (AllFinite(hidden, {0, hidden.rows})) return absl::OkStatus();
   return OutOfRange("final norm: a value is not finite (NaN or infinity)");
@@ -201,6 +205,7 @@ absl::Status CpuStage::logits_of(const ComputeContext& context, const Norm& norm
     RETURN_IF_ERROR(altup_end_->run(context, x, normed));
     x = normed;
   }
+  x = x.cols_between(0, width_);  // An addend is 0 here.
   context.for_rows(x.rows, x.cols, [&](Range rows) { norm.apply(*context.kernels, x, normed, rows); });
   LinearInput input(normed);
   const LinearTask tasks[] = {{&head_linear(), logits, input.all_rows()}};

@@ -66,8 +66,10 @@ void ExpertUse::note(LayerId id, const Routing& routing, const ExpertRowCounts& 
   Layer* const layer = layers_[static_cast<size_t>(id.value - range_.begin)].get();
   if (layer == nullptr || routing.ids.cols != layer->shape.top_k) return;
   for (int64_t t = 0; t < routing.ids.rows; ++t) {
-    for (int64_t k = 0; k < routing.ids.cols; ++k)
-      Add(layer->rows[static_cast<size_t>(routing.ids.at(t, k))], 1);
+    for (int64_t k = 0; k < routing.ids.cols; ++k) {
+      const int32_t expert = routing.ids.at(t, k);
+      if (expert != kNoExpert) Add(layer->rows[static_cast<size_t>(expert)], 1);
+    }
   }
   Add(layer->sent[0], sent.rows);
   Add(layer->sent[1], sent.rows_local);
@@ -84,6 +86,8 @@ void ExpertUse::sample(Layer& layer, const MatView<const int32_t>& ids) {
   for (int64_t t = 0; t < ids.rows; ++t) {
     if (layer.seen++ % stride != 0 || next - freed == kSamples) continue;
     uint16_t* const place = layer.ring.data() + (next % kSamples) * width;
+    static_assert(static_cast<uint16_t>(kNoExpert) ==
+                  LayerUse::kNoneSampled);  // So that it sorts behind all ids.
     std::copy_n(ids.row(t), width, place);
     std::sort(place, place + width);
     ++next;

@@ -36,6 +36,15 @@ TEST_F(ExpertUseTest, CountsRowsAndWhatTheyAreUsedWith) {
   EXPECT_TRUE(use_.take().empty());
 }
 
+TEST_F(ExpertUseTest, NoExpertIsCountedForNone) {
+  note({kNoExpert, 4, kNoExpert, kNoExpert}, {.rows = 2, .rows_local = 2});
+  const LayerUse use = use_.take().at(0).use;
+  constexpr uint16_t kNone = LayerUse::kNoneSampled;
+  EXPECT_EQ(use, (LayerUse{.top_k = 2, .rows = {0, 0, 0, 0, 1}, .sample = {4, kNone, kNone, kNone}}));
+  EXPECT_EQ(use.experts(0).size(), 1u);
+  EXPECT_TRUE(use.experts(1).empty());
+}
+
 TEST_F(ExpertUseTest, WhatIsNotOfItsLayersIsNotCounted) {
   const std::vector<int32_t> ids = {0, 1};
   const std::vector<float> weights = {1, 1};

@@ -37,6 +37,7 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
   facts.name = std::move(name);
   facts.hash = std::move(hash);
   facts.hidden = spec.width;
+  facts.row_values = spec.row_width();
   facts.embed_bytes = footprint.embedding.packed;
   facts.head_bytes = footprint.head.packed;
   facts.tied_head = spec.tied_head;
@@ -52,7 +53,8 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
     out.kv_q8_bytes_per_position = Q8BytesPerPosition(CacheShapeOf(spec.layers[i].mixer));
     out.state_bytes = layer.state_values * int64_t{sizeof(float)};
     facts.layers.push_back(out);
-    if (const MoeSpec* moe = MoeOf(spec.layers[i])) facts.top_k = std::max(facts.top_k, moe->top_k);
+    if (const MoeSpec* moe = MoeOf(spec.layers[i]))
+      facts.top_k = std::max(facts.top_k, moe->computed_per_row());
   }
   if (spec.mtp) {
     const KvLayerShape kept = CacheShapeOf(spec.mtp->layer.mixer);

@@ -271,18 +271,21 @@ absl::Status PlannedExchange::assign(const Routing& routing) {
   for (int64_t t = 0; t < routing.ids.rows; ++t) {
     for (int64_t k = 0; k < routing.ids.cols; ++k) {
       const int32_t expert = routing.ids.at(t, k);
-      if (expert >= 0 && expert < experts) continue;
+      if (expert == kNoExpert || (expert >= 0 && expert < experts)) continue;
       return FailedPrecondition("layer {}: the router chose expert {}, the plan knows {}", pending_.layer,
                                 expert, experts);
     }
   }
   RETURN_IF_ERROR(choose_holders([&](const auto& visit) {
     for (int64_t t = 0; t < routing.ids.rows; ++t) {
-      for (int64_t k = 0; k < routing.ids.cols; ++k) visit(ExpertId{routing.ids.at(t, k)});
+      for (int64_t k = 0; k < routing.ids.cols; ++k) {
+        if (routing.ids.at(t, k) != kNoExpert) visit(ExpertId{routing.ids.at(t, k)});
+      }
     }
   }));
   for (int64_t t = 0; t < routing.ids.rows; ++t) {
     for (int64_t k = 0; k < routing.ids.cols; ++k) {
+      if (routing.ids.at(t, k) == kNoExpert) continue;
       give(static_cast<int32_t>(t), {0, ExpertId{routing.ids.at(t, k)}, routing.weights.at(t, k)}, 0);
     }
   }

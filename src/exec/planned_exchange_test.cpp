@@ -154,6 +154,17 @@ TEST_F(ExchangeTest, CountsWhatRowsNeedAndWhatIsSent) {
   EXPECT_EQ(counts[0].rows, (ExpertRowCounts{.rows = 3, .rows_local = 0, .rows_sent = 4, .messages = 2}));
 }
 
+TEST_F(ExchangeTest, ARowGoesNowhereForNoExpert) {
+  ids_ = {0, kNoExpert, kNoExpert, kNoExpert, kNoExpert, 1};
+  const auto y = run({NodeId{1}});
+  ASSERT_TRUE(y.ok()) << ToString(y.status());
+  ASSERT_EQ(transport_.sent.size(), 1u);
+  EXPECT_EQ(transport_.sent.at(NodeId{1})[0].header.rows, 2u);
+  EXPECT_EQ((*y)[kWidth], 0.5f);  // Row 1 as it was.
+  EXPECT_EQ((*y)[2 * kWidth], 1010.5f);
+  EXPECT_EQ(use_.take().at(0).use.rows, (std::vector<uint64_t>{1, 1, 0, 0}));
+}
+
 TEST_F(ExchangeTest, ResultDoesNotDependOnReplyOrder) {
   const auto forwards = run({NodeId{1}, NodeId{2}});
   const auto backwards = run({NodeId{2}, NodeId{1}});

@@ -30,7 +30,7 @@ WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations,
     const MoeSpec* moe = MoeOf(layer);
     if (moe == nullptr) continue;
     experts_ += static_cast<int64_t>(moe->experts.size());
-    experts_per_row_ += moe->top_k;
+    experts_per_row_ += moe->computed_per_row();
     ++moe_layers_;
   }
   if (experts_ > 0) {

@@ -79,7 +79,7 @@ TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
       auto elements = static_cast<double>(use.ref.elements());
       if (use.expert >= 0) {
         const MoeSpec& moe = *MoeOf(subject.spec.layers[static_cast<size_t>(use.layer)]);
-        elements *= static_cast<double>(moe.top_k) / static_cast<double>(moe.experts.size());
+        elements *= static_cast<double>(moe.computed_per_row()) / static_cast<double>(moe.experts.size());
       }
       multiplies += elements;
       if (use.role != "router") int8 += elements;

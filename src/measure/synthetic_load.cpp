@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <deque>
 #include <future>
+#include <iterator>
 #include <memory>
 #include <set>
 #include <utility>
@@ -29,13 +30,14 @@ void Count(const Step& step, StepSize& size) {
   }
 }
 
-void Count(const StepResult& result, LoadRun& run) {
+void Count(const StepResult& result, int32_t experts, LoadRun& run) {
   for (const StageTiming& timing : result.timings) {
     run.busy_ns[timing.node] += timing.busy_ns;
     run.expert_overhead_ns += timing.expert_overhead_ns;
   }
   for (const RoutingTrace& trace : result.routing) {
-    run.size.experts += static_cast<double>(std::set(trace.ids.begin(), trace.ids.end()).size());
+    const std::set used(trace.ids.begin(), trace.ids.end());
+    run.size.experts += static_cast<double>(std::distance(used.begin(), used.lower_bound(experts)));
   }
 }
 
@@ -122,7 +124,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::run(int64_t in_flight, NextStep next, OnR
     }
     ASSIGN_OR_RETURN(const StepResult result, future.get());
     for (const SeqResult& one : result.sequences) RETURN_IF_ERROR(one.status);
-    Count(result, out);
+    Count(result, options_.experts, out);
     RETURN_IF_ERROR(on_result(result));
   }
   out.end_ns = NowNs();

@@ -39,6 +39,7 @@ class SyntheticLoad {
     std::function<int64_t(int64_t rows_left)> chunk_rows = [](int64_t) { return 256; };
     int64_t fill_chunk = 2048;  ///< See fill().
     Duration step_timeout = std::chrono::minutes(10);
+    int32_t experts = INT32_MAX;  ///< Ids from here on have no weights (MoeSpec::identities).
   };
   SyntheticLoad(Engine& engine, const Options& options);
 

@@ -19,7 +19,7 @@ struct Family {
   /// the family does not build is an error that names key, value and what is known.
   absl::StatusOr<ModelSpec> (*spec)(const ModelConfig& config);
 
-  /// config.json of a small model for tests: 7 layers, at least 5 groups of 64 along every K, N and
+  /// config.json of a small model for tests: 7 layers (8 where they come in pairs), at least 5 groups of 64 along every K, N and
   /// vocabulary not multiples of 16, 13 experts where it has experts.
   std::string (*tiny)();
 

@@ -72,6 +72,9 @@ struct MoeSpec {
   int top_k = 0;
   RouterSpec router;
   std::vector<DenseSpec> experts;  ///< One per expert, all of one width.
+  /// Experts behind those, E to E + identities - 1 for the router, that return what they read: the layer's node adds
+  /// them itself, so they have no weights, no owner and no rows on the wire.
+  int64_t identities = 0;
   /// The weight of a row's expert multiplies what the expert reads instead of what it returns. Of layers with top_k = 1.
   bool weights_scale_inputs = false;
   /// An expert that every row goes to, in addition to the routed ones. It runs on the layer's node.
@@ -84,12 +87,26 @@ struct MoeSpec {
     NormSpec norm, out_norm, shared_out_norm;
   };
   std::optional<Branch> branch;
+
+  /// Of a row's top_k choices, how many are experts with weights if all are chosen alike; rounded up.
+  int computed_per_row() const {
+    const auto with_weights = static_cast<int64_t>(experts.size());
+    const int64_t all = with_weights + identities;
+    return static_cast<int>((top_k * with_weights + all - 1) / all);
+  }
 };
 
 /// A layer that is a mixer alone.
 struct NoFeedForward {};
 
 using FeedForwardSpec = std::variant<DenseSpec, MoeSpec, NoFeedForward>;
+
+/// What a layer does with the addend of its rows (ModelSpec::carries_addend).
+enum class AddendUse : uint8_t {
+  kNone,
+  kSet,  ///< The sum of its routed experts, which it does not add to x, becomes the addend.
+  kAdd,  ///< Adds it to x at its end; then the addend is 0.
+};
 
 /// Residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)), where it has one. The out norms apply before the addition. A norm
 /// that is absent changes nothing: some models norm what is added instead of what is read.
@@ -113,6 +130,7 @@ struct LayerSpec {
   float residual_scale = 1;               ///< Factor on what mixer and feed-forward add to x.
   std::optional<WeightRef> output_scale;  ///< [1]: factor on the layer's output.
   std::optional<AltUpLayerSpec> altup;    ///< Of models with ModelSpec::altup, whose feed-forwards are dense.
+  AddendUse addend = AddendUse::kNone;
 };
 
 /// Multi-token prediction: a layer more, which guesses the token behind the next one. With h[p] the row that the
@@ -155,10 +173,14 @@ struct ModelSpec {
   float logits_scale = 1;         ///< Factor on the logits.
   float final_logit_softcap = 0;  ///< c > 0: logits are c tanh(logits / c), scaled ones.
   std::optional<AltUpSpec> altup;
+  /// A row is x and an addend, D numbers each: what one layer computes and a later one adds travels with the row, so
+  /// that any node may run either.
+  bool carries_addend = false;
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
-  /// Numbers of a row between layers: D, or what AltUpSpec says.
+  /// Numbers of a row between layers: D, twice that with an addend, or what AltUpSpec says.
   int64_t row_width() const {
+    if (carries_addend) return 2 * width;
     if (!altup) return width;
     return altup->streams * width + layer_count() * altup->layer_width + altup->shared_kv_values;
   }

@@ -37,7 +37,7 @@ std::string BoundOf(const Plan& plan, const Machines& machines, const ModelFacts
     consider(own.wait_s, fmt::format("node '{}': waiting for others' {}", plan.nodes[node].name, parts));
     consider(own.serve_s, fmt::format("node '{}': {} for others", plan.nodes[node].name, parts));
     if (at != node) {
-      consider(machines.message_s(at, node, rows * static_cast<double>(model.hidden) * sizeof(float)),
+      consider(machines.message_s(at, node, rows * static_cast<double>(model.row_width()) * sizeof(float)),
                fmt::format("link '{}' - '{}'", plan.nodes[at].name, plan.nodes[node].name));
     }
     at = node;

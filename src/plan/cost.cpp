@@ -97,18 +97,18 @@ TokenCost DecodeCost(const Plan& plan, const ModelFacts& model) {
   SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
   constexpr int64_t kIdBytes = 4;
   constexpr int64_t kRoutingBytes = 4 + 4;  // Expert id and weight.
-  const auto of_row = [&](double value_bytes) {
-    return static_cast<int64_t>(std::ceil(static_cast<double>(model.hidden) * value_bytes));
+  const auto of_values = [](int64_t values, double value_bytes) {
+    return static_cast<int64_t>(std::ceil(static_cast<double>(values) * value_bytes));
   };
-  const int64_t row_bytes = of_row(RowValueBytes(plan.wire_dtype));
-  const int64_t sums_bytes = of_row(SumValueBytes(plan.wire_dtype));
+  const int64_t row_bytes = of_values(model.hidden, RowValueBytes(plan.wire_dtype));
+  const int64_t sums_bytes = of_values(model.hidden, SumValueBytes(plan.wire_dtype));
   TokenCost cost;
   if (plan.first_node() != Plan::kCoordinator) {
     ++cost.hops;
     cost.bytes += kIdBytes;
   }
   cost.hops += std::ssize(plan.stages) - 1;
-  cost.bytes += (std::ssize(plan.stages) - 1) * row_bytes;
+  cost.bytes += (std::ssize(plan.stages) - 1) * of_values(model.row_width(), RowValueBytes(plan.wire_dtype));
   for (int32_t layer = 0; layer < plan.layers(); ++layer) {
     const int64_t owners = std::ssize(plan.remote_owners(LayerId{layer}));
     const int64_t calls = std::min<int64_t>(owners, model.top_k);

@@ -164,7 +164,7 @@ class MessageSearch {
       : problem_(problem), loads_(loads), together_(together), bound_(bound), rows_of_(loads.size()) {
     const LayerUse& use = *problem.use;
     for (int64_t r = 0; r < use.sampled(); ++r) {
-      for (int32_t k = 0; k < use.top_k; ++k) rows_of_[use.row(r)[k]].push_back(r);
+      for (const uint16_t expert : use.experts(r)) rows_of_[expert].push_back(r);
     }
   }
 
@@ -290,8 +290,8 @@ int64_t SampledMessages(const AssignmentProblem& problem, const Assignment& owne
   std::vector<int64_t> asked(problem.nodes.size(), -1);  // The last row that asks the node.
   int64_t messages = 0;
   for (int64_t r = 0; r < use.sampled(); ++r) {
-    for (int32_t k = 0; k < use.top_k; ++k) {
-      const size_t owner = Index(owners[use.row(r)[k]]);
+    for (const uint16_t expert : use.experts(r)) {
+      const size_t owner = Index(owners[expert]);
       if (problem.nodes[owner].runs_layer || asked[owner] == r) continue;
       asked[owner] = r;
       ++messages;

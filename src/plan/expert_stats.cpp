@@ -71,9 +71,12 @@ absl::Status CheckSample(const LayerUse& use) {
   }
   for (int64_t r = 0; r < use.sampled(); ++r) {
     int64_t last = -1;
+    bool ended = false;
     for (int32_t k = 0; k < use.top_k; ++k) {
       const int64_t id = use.row(r)[k];
-      if (id <= last || id >= experts)
+      ended = ended || id == LayerUse::kNoneSampled;
+      if (ended && id == LayerUse::kNoneSampled) continue;
+      if (ended || id <= last || id >= experts)
         return InvalidArgument("row {} of the sample: {} follows {}, expected ascending ids below {}", r, id,
                                last, experts);
       last = id;
@@ -109,10 +112,9 @@ uint64_t LayerUse::calls() const { return std::accumulate(rows.begin(), rows.end
 
 UsedTogether::UsedTogether(const LayerUse& use) : experts_(use.rows.size()), counts_(experts_ * experts_) {
   for (int64_t r = 0; r < use.sampled(); ++r) {
-    const uint16_t* const row = use.row(r);
-    for (int32_t a = 0; a < use.top_k; ++a) {
-      for (int32_t b = 0; b < use.top_k; ++b) {
-        if (a != b) ++counts_[row[a] * experts_ + row[b]];
+    for (const uint16_t a : use.experts(r)) {
+      for (const uint16_t b : use.experts(r)) {
+        if (a != b) ++counts_[a * experts_ + b];
       }
     }
   }

@@ -1,8 +1,10 @@
 // How the routed experts of a model were used: counted while it was served, kept in a file, read by the planner.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,14 +19,21 @@ struct LayerUse {
   int32_t top_k = 0;  ///< K, experts per row; 0: nothing was counted, and the lists are empty.
   std::vector<uint64_t>
       rows;  ///< [E]: rows that were routed to each expert, of prompts and of generated tokens.
-  /// [N, K]: the experts of single rows, distinct and ascending within a row. Which experts are used together is read
-  /// from these; they are a sample, evenly spread over all rows as far as memory allows.
+  /// [N, K]: the experts of single rows, distinct and ascending within a row; where a row has fewer than K, the rest is
+  /// kNoneSampled. Which experts are used together is read from these; they are a sample, evenly spread over all rows as
+  /// far as memory allows.
   std::vector<uint16_t> sample;
+  static constexpr uint16_t kNoneSampled = UINT16_MAX;
 
   int64_t sampled() const { return top_k == 0 ? 0 : std::ssize(sample) / top_k; }
   /// Row r of the sample, K ids.
   const uint16_t* row(int64_t r) const { return sample.data() + r * top_k; }
-  /// Rows times K.
+  /// Those of them that are experts.
+  std::span<const uint16_t> experts(int64_t r) const {
+    const uint16_t* const begin = row(r);
+    return {begin, std::find(begin, begin + top_k, kNoneSampled)};
+  }
+  /// What `rows` sum up to.
   uint64_t calls() const;
   bool operator==(const LayerUse&) const = default;
 };

@@ -37,6 +37,18 @@ TEST(ExpertStats, AreReadBackAsTheyWereWritten) {
   EXPECT_EQ(read->layers[1].sampled(), 3);
 }
 
+TEST(ExpertStats, ARowOfFewerExpertsEndsInNone) {
+  constexpr uint16_t kNone = LayerUse::kNoneSampled;
+  ExpertStats stats = SomeStats();
+  stats.layers[1].sample = {0, 1, 2, kNone, kNone, kNone};
+  const auto read = ExpertStatsFromJson(ExpertStatsToJson(stats));
+  ASSERT_TRUE(read.ok()) << ToString(read.status());
+  EXPECT_EQ(*read, stats);
+  EXPECT_EQ(UsedTogether(read->layers[1]).of(0, 1), 1);
+  EXPECT_THAT(ErrorOf(ExpertStatsToJson(stats), "2 65535", "65535 2"),
+              HasSubstr("row 1 of the sample: 2 follows"));
+}
+
 TEST(ExpertStats, ADamagedTextIsRefusedWithThePlace) {
   const std::string text = ExpertStatsToJson(SomeStats());
   EXPECT_THAT(ErrorOf(text, "[5,3,", "[6,3,"), HasSubstr("checksum: the file is damaged"));

@@ -87,6 +87,7 @@ struct ModelFacts {
   std::string name;             ///< As users write it: "mlx-community/Qwen3-1.7B-8bit".
   std::string hash;             ///< Of config and tensor table; empty: unknown.
   int64_t hidden = 0;           ///< D.
+  int64_t row_values = 0;       ///< Numbers of a row between stages; 0: D.
   int32_t top_k = 0;            ///< Experts per token; 0 for a dense model.
   int64_t embed_bytes = 0;      ///< Held by the node of the first stage.
   int64_t head_bytes = 0;       ///< Held by the node of the last stage.
@@ -95,6 +96,7 @@ struct ModelFacts {
   std::vector<LayerFacts> layers;
   std::optional<MtpFacts> mtp;  ///< Nothing: the checkpoint has no such head.
 
+  int64_t row_width() const { return row_values > 0 ? row_values : hidden; }
   /// Bytes of the embedding on a last stage that is not the first, for multi-token prediction. A tied head is there
   /// anyway.
   int64_t mtp_embed_bytes() const { return tied_head ? 0 : embed_bytes; }

@@ -395,9 +395,10 @@ std::optional<ExpertTraffic> ExpectedTraffic(const Plan& plan, const std::vector
     const NodeId home = HomeOf(plan, l);
     std::vector<double> work(plan.nodes.size());
     int64_t messages = 0;
+    int64_t calls = 0;
     for (int64_t r = 0; r < use.sampled(); ++r) {
       asked.clear();
-      for (int32_t k = 0; k < use.top_k; ++k) asked.push_back({ExpertId{use.row(r)[k]}, 1});
+      for (const uint16_t expert : use.experts(r)) asked.push_back({ExpertId{expert}, 1});
       ChooseHolders(
           holders, home, asked, load,
           [&](ExpertId expert) { return holders[static_cast<size_t>(expert.value)].held_by(home); },
@@ -406,13 +407,14 @@ std::optional<ExpertTraffic> ExpectedTraffic(const Plan& plan, const std::vector
       messages += remote;
       local += remote == 0 ? 1 : 0;
       for (const AskedExpert& one : asked) work[static_cast<size_t>(one.holder.value)] += 1;
+      calls += std::ssize(asked);
     }
     rows += use.sampled();
     ++layers;
     traffic.messages_per_token += static_cast<double>(messages) / static_cast<double>(use.sampled());
     double longest = 0;
     for (size_t i = 0; i < work.size(); ++i) longest = std::max(longest, work[i] / rates[i]);
-    traffic.imbalance += longest / (static_cast<double>(use.sampled() * use.top_k) / all_rates);
+    traffic.imbalance += calls == 0 ? 1 : longest / (static_cast<double>(calls) / all_rates);
   }
   if (layers == 0) return std::nullopt;
   traffic.local_share = static_cast<double>(local) / static_cast<double>(rows);

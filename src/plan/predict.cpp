@@ -300,7 +300,8 @@ Predictor::Predictor(const Plan& plan, const ModelFacts& model, const Machines& 
 StepTime Predictor::step(const PlanLoad& load) const {
   StepTime time;
   time.nodes.resize(plan_.nodes.size());
-  const double row_bytes = load.rows * static_cast<double>(model_.hidden) * RowValueBytes(plan_.wire_dtype);
+  const double row_bytes =
+      load.rows * static_cast<double>(model_.row_width()) * RowValueBytes(plan_.wire_dtype);
   size_t at = 0;  // The coordinator.
   time.hops_s += SchedulerTurnS(machines_.rates(at));
   for (const PlanStage& stage : plan_.stages) {

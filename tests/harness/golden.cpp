@@ -208,6 +208,7 @@ GoldenCases GoldenFolders(const std::string& family) {
        {{"llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64", "plain-gguf-f16", "plain-gguf-q8_0"},
         {"bias_mha", "plain-gguf-q4_0", "wide-gguf-q4_k_m"}}},
       {"llama4", {{}, {"scout"}}},
+      {"longcat_flash", {{}, {"plain"}}},
       {"mamba2", {{}, {"plain"}}},
       {"mimo", {{}, {"plain"}}},
       {"mimo_v2_flash", {{}, {"plain"}}},

@@ -16,6 +16,9 @@ absl::StatusOr<Moe> Moe::Load(const WeightLoader& loader, const MoeSpec& spec, T
                               const std::optional<SegmentedMlp>& segmented) {
   Moe moe;
   moe.top_k_ = spec.top_k;
+  moe.experts_ = std::ssize(spec.experts);
+  moe.identities_ = spec.identities > 0;
+  SHOAL_CHECK(!moe.identities_ || (!spec.branch && !spec.weights_scale_inputs));
   moe.weights_scale_inputs_ = spec.weights_scale_inputs;
   SHOAL_CHECK(!spec.weights_scale_inputs || (spec.top_k == 1 && !spec.branch));
   moe.route_ = {.k = spec.top_k,
@@ -92,8 +95,8 @@ absl::Status Moe::add_shared(const ComputeContext& context, LayerId layer, Linea
   return absl::OkStatus();
 }
 
-absl::StatusOr<Routing> Moe::choose(const ComputeContext& context, MatView<const float> x,
-                                    MatView<const float> residual) const {
+absl::StatusOr<Moe::Choice> Moe::choose(const ComputeContext& context, MatView<const float> x,
+                                        MatView<const float> residual) const {
   Arena& arena = *context.arena;
   const MatView<int32_t> ids = arena.allocate_rows<int32_t>(x.rows, top_k_);
   const MatView<float> weights = arena.allocate_rows<float>(x.rows, top_k_);
@@ -125,16 +128,37 @@ absl::StatusOr<Routing> Moe::choose(const ComputeContext& context, MatView<const
     }
   });
   if (!finite) return OutOfRange("a router logit is not finite (NaN or infinity)");
-  return Routing{ids, weights};
+  return Choice{ids, weights};
+}
+
+void Moe::add_identities(const ComputeContext& context, MatView<const float> x, MatView<int32_t> ids,
+                         MatView<const float> weights, MatView<float> sum) const {
+  if (!identities_) return;
+  const ArenaScope scope(*context.arena);
+  const std::span<float> shares = context.arena->allocate<float>(ids.rows);
+  for (int64_t t = 0; t < ids.rows; ++t) {
+    float share = 0;  // In the order of the choice, which is the same on every node.
+    for (int64_t k = 0; k < ids.cols; ++k) {
+      if (ids.at(t, k) < experts_) continue;
+      share += weights.at(t, k);
+      ids.at(t, k) = kNoExpert;
+    }
+    shares[static_cast<size_t>(t)] = share;
+  }
+  context.for_rows(sum.rows, sum.cols, [&](Range rows) {
+    context.kernels->add_rows({.x = x, .scales = shares.data(), .y = sum, .rows = rows});
+  });
 }
 
 std::span<const int32_t> Moe::guess(const ComputeContext& context, const std::optional<Norm>& norm,
                                     MatView<const float> x) const {
   const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
   context.for_rows(x.rows, x.cols, [&](Range rows) { NormOrCopy(*context.kernels, norm, x, normed, rows); });
-  const absl::StatusOr<Routing> routing = choose(context, normed, x);
-  if (!routing.ok()) return {};
-  return {routing->ids.data, static_cast<size_t>(routing->ids.rows * routing->ids.cols)};
+  const absl::StatusOr<Choice> choice = choose(context, normed, x);
+  if (!choice.ok()) return {};
+  const std::span<int32_t> ids(choice->ids.data, static_cast<size_t>(choice->ids.rows * choice->ids.cols));
+  const auto computed = std::ranges::remove_if(ids, [this](int32_t id) { return id >= experts_; });
+  return {ids.begin(), computed.begin()};
 }
 
 absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearInput& input,
@@ -143,7 +167,8 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
   Arena& arena = *context.arena;
   const ArenaScope scope(arena);
   PhaseTimer timer(context, StepPhase::kRouter);
-  ASSIGN_OR_RETURN(Routing routing, choose(context, input.x(), residual));
+  ASSIGN_OR_RETURN(const Choice choice, choose(context, input.x(), residual));
+  Routing routing = choice.routing();
   if (experts.on_routing) experts.on_routing(layer, routing);
 
   const int group = expert_group(context.activations);
@@ -172,7 +197,8 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
     ASSIGN_OR_RETURN(codes, to_experts.quantized(context, group));
     rows.quantized = &codes;
   }
-  MatView<float> sum = y;
+  MatView<float> sum = experts.sum.data != nullptr ? experts.sum : y;
+  add_identities(context, input.x(), choice.ids, choice.weights, sum);
   if (branch_) {
     sum = arena.allocate_rows<float>(y.rows, y.cols);
     std::fill_n(sum.data, sum.rows * sum.cols, 0.0f);

@@ -26,6 +26,7 @@ struct RoutedExperts {
   ExpertExchange& exchange;
   const std::function<void(LayerId, const Routing&)>& on_routing;  ///< Told the choice; may be empty.
   const absl::FunctionRef<void()>* after_dispatch = nullptr;  ///< Called when the rows are out; may be null.
+  MatView<float> sum = {};  ///< [T, D] that their sum is added to, instead of what Moe::forward() adds to.
 };
 
 class Moe {
@@ -47,6 +48,7 @@ class Moe {
   /// y += shared(x), and then += the sum over the chosen experts of weight * expert(x). As a branch
   /// (MoeSpec::Branch) the experts take a norm of `residual`, what the layer adds to, and there are norms of
   /// what is added. input, residual, y: [T, D]; y may be residual where there is no branch.
+  /// Experts that return what they read (MoeSpec::identities) are added here; the exchange sees kNoExpert in their place.
   /// OutOfRange for non-finite router logits; else what the exchange returns.
   absl::Status forward(const ComputeContext& context, LayerId layer, LinearInput& input,
                        MatView<const float> residual, const RoutedExperts& experts, MatView<float> y) const;
@@ -62,12 +64,24 @@ class Moe {
     Norm norm, out_norm, shared_out_norm;
   };
   int expert_group(ActivationMode mode) const { return mode == ActivationMode::kInt8 ? group_ : 0; }
-  absl::StatusOr<Routing> choose(const ComputeContext& context, MatView<const float> x,
-                                 MatView<const float> residual) const;
+  /// What was chosen, identities among it.
+  struct Choice {
+    MatView<int32_t> ids;
+    MatView<float> weights;
+    Routing routing() const { return {ids, weights}; }
+  };
+  absl::StatusOr<Choice> choose(const ComputeContext& context, MatView<const float> x,
+                                MatView<const float> residual) const;
   absl::Status add_shared(const ComputeContext& context, LayerId layer, LinearInput& input,
                           ExpertExchange& exchange, MatView<float> y) const;
 
+  /// Adds the identities among the chosen experts to `sum`, and takes them out of `ids`.
+  void add_identities(const ComputeContext& context, MatView<const float> x, MatView<int32_t> ids,
+                      MatView<const float> weights, MatView<float> sum) const;
+
   int top_k_ = 0;
+  int64_t experts_ = 0;  // E, without identities.
+  bool identities_ = false;
   bool weights_scale_inputs_ = false;
   RouteArgs route_;  // Scores, groups, weighting and scaling; the rest is of each call.
   int group_ = 0;    // Of the experts' int8 rows; 0 where they take f32.

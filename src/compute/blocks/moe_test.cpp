@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "base/random.h"
@@ -18,12 +19,16 @@ namespace {
 /// Nobody has experts: what is left is the shared one.
 class NoExperts final : public ExpertExchange {
  public:
-  absl::StatusOr<Ticket> dispatch(LayerId, const ExpertRows&, const Routing&) override { return Ticket{1}; }
+  absl::StatusOr<Ticket> dispatch(LayerId, const ExpertRows&, const Routing& routing) override {
+    asked.assign(routing.ids.data, routing.ids.data + routing.ids.rows * routing.ids.cols);
+    return Ticket{1};
+  }
   absl::Status combine(Ticket, MatView<float>) override {
     ++combined;
     return absl::OkStatus();
   }
   int combined = 0;
+  std::vector<int32_t> asked;  ///< Ids of the last dispatch.
 };
 
 std::vector<double> Read(const Checkpoint& checkpoint, const std::string& name) {
@@ -87,6 +92,57 @@ TEST(Moe, TheSharedExpertIsAddedTimesTheSigmoidOfItsGate) {
       // Chains of 320 and 448 products of magnitude one: far below this.
       EXPECT_NEAR(y[static_cast<size_t>(t * spec.width + c)], 0.5 + expected[static_cast<size_t>(c)], 1e-4);
     }
+  }
+}
+
+TEST(Moe, IdentitiesAddTheirWeightsOfTheRowAndNobodyIsAskedForThem) {
+  const auto checkpoint = *Checkpoint::Open(TinyCheckpoint("longcat_flash"));
+  const ModelSpec spec = *SpecFor(checkpoint->config());
+  ThreadPool pool(2);
+  Arena arena;
+  const ComputeContext context{.kernels = &SelectKernels(SupportedIsas().back()),
+                               .pool = &pool,
+                               .arena = &arena,
+                               .activations = ActivationMode::kF32};
+  const auto loader = WeightLoader::Create(*checkpoint);
+  ASSERT_TRUE(loader.ok());
+  const MoeSpec& moe_spec = *MoeOf(spec.layers[0]);
+  const auto moe = Moe::Load(*loader, moe_spec, pool);
+  ASSERT_TRUE(moe.ok()) << moe.status();
+
+  constexpr int64_t kRows = 40;
+  const auto experts = static_cast<int32_t>(moe_spec.experts.size());
+  RandomStream random(4);
+  std::vector<float> x(static_cast<size_t>(kRows * spec.width));
+  for (float& value : x) value = static_cast<float>(random.uniform() * 2 - 1);
+  std::vector<float> y(x.size());
+  std::vector<float> sum(x.size(), 0.5f);
+  std::vector<int32_t> ids;
+  std::vector<float> weights;
+  const std::function<void(LayerId, const Routing&)> on_routing = [&](LayerId, const Routing& routing) {
+    const auto size = routing.ids.rows * routing.ids.cols;
+    ids.assign(routing.ids.data, routing.ids.data + size);
+    weights.assign(routing.weights.data, routing.weights.data + size);
+  };
+  LinearInput input(MatView<const float>(x.data(), kRows, spec.width));
+  NoExperts nobody;
+  const absl::Status status = moe->forward(
+      context, LayerId{0}, input, input.x(),
+      {.exchange = nobody, .on_routing = on_routing, .sum = MatView<float>(sum.data(), kRows, spec.width)},
+      MatView<float>(y.data(), kRows, spec.width));
+  ASSERT_TRUE(status.ok()) << status;
+  int identities = 0;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    identities += ids[i] >= experts ? 1 : 0;
+    EXPECT_EQ(nobody.asked[i], ids[i] >= experts ? kNoExpert : ids[i]);
+  }
+  EXPECT_GT(identities, 0);
+  const auto k = static_cast<size_t>(moe_spec.top_k);
+  for (size_t at = 0; at < sum.size(); ++at) {
+    const size_t row = at / static_cast<size_t>(spec.width);
+    float share = 0;
+    for (size_t i = row * k; i < (row + 1) * k; ++i) share += ids[i] >= experts ? weights[i] : 0.0f;
+    EXPECT_EQ(sum[at], 0.5f + share * x[at]);
   }
 }
 

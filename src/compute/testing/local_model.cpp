@@ -28,9 +28,9 @@ absl::Status LocalModel::load(const std::string& folder, const LocalOptions& opt
               .profile = options.profile};
   snapshots_ = options.snapshots;
   ASSIGN_OR_RETURN(weights_, ResolvedWeights::Open(folder));
-  const std::vector<int64_t> split =
-      options.split.empty() ? std::vector{spec().layer_count()} : options.split;
-  SHOAL_CHECK_EQ(std::accumulate(split.begin(), split.end(), int64_t{0}), spec().layer_count());
+  std::vector<int64_t> split = options.split.empty() ? std::vector{spec().layer_count()} : options.split;
+  split.back() += spec().layer_count() - std::accumulate(split.begin(), split.end(), int64_t{0});
+  SHOAL_CHECK_GE(split.back(), 1);
   int64_t begin = 0;
   for (size_t i = 0; i < split.size(); ++i) {
     const StageOptions stage_options{

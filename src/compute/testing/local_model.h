@@ -25,7 +25,7 @@ struct LocalOptions {
   DType kv = DType::kF16;
   int threads = 1;
   std::string isa;             ///< "" = the fastest.
-  std::vector<int64_t> split;  ///< Layers per stage; empty: one stage.
+  std::vector<int64_t> split;  ///< Layers per stage, the last of which has any others, too; empty: one stage.
   StepProfile* profile = nullptr;
   bool snapshots = false;  ///< Keep the state behind every whole block of a sequence, for continue_from.
 };

@@ -21,6 +21,7 @@ class SessionExperts final : public ExpertExchange {
     calls_.clear();
     for (int64_t t = 0; t < routing.ids.rows; ++t) {
       for (int64_t k = 0; k < routing.ids.cols; ++k) {
+        if (routing.ids.at(t, k) == kNoExpert) continue;
         calls_.push_back({static_cast<int32_t>(t), ExpertId{routing.ids.at(t, k)}, routing.weights.at(t, k)});
       }
     }

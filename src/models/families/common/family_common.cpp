@@ -335,12 +335,12 @@ absl::Status AddMtp(const ModelConfig& config, const DecoderSizes& sizes, const 
   return absl::OkStatus();
 }
 
-std::string TinyConfig(std::string_view model_type, std::string_view keys) {
+std::string TinyConfig(std::string_view model_type, std::string_view keys, int layers) {
   return fmt::format(R"({{
   "model_type": "{}",
   "vocab_size": 331,
   "hidden_size": 320,
-  "num_hidden_layers": 7,
+  "num_hidden_layers": {},
   "num_attention_heads": 16,
   "max_position_embeddings": 1024,
   "rms_norm_eps": 1e-06,
@@ -348,7 +348,7 @@ std::string TinyConfig(std::string_view model_type, std::string_view keys) {
   "eos_token_id": 2,
   {}
 }})",
-                     model_type, keys);
+                     model_type, layers, keys);
 }
 
 }  // namespace shoal

@@ -169,6 +169,6 @@ absl::Status AddMtp(const ModelConfig& config, const DecoderSizes& sizes, const 
 
 /// A family's tiny config: the sizes that find mistakes (7 layers, 320 wide, 16 heads, 331 tokens), and
 /// `keys` (`"a": 1, "b": 2`) for what the family has beside them.
-std::string TinyConfig(std::string_view model_type, std::string_view keys);
+std::string TinyConfig(std::string_view model_type, std::string_view keys, int layers = 7);
 
 }  // namespace shoal

@@ -85,7 +85,7 @@ MlaSpec MlaAt(const std::string& base, const MlaSettings& parts) {
 }  // namespace
 
 absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes,
-                                              LatentNames names) {
+                                              LatentNames names, const std::string& part) {
   ASSIGN_OR_RETURN(const bool bias, ReadLateFlag(config, "attention_bias"));
   if (bias) {
     return Unimplemented("{}: expected false, found true; latent attention with biases is not built",
@@ -107,7 +107,7 @@ absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const D
   parts.rope.pairing = interleaved.value_or(true) ? RopePairing::kInterleaved : RopePairing::kHalfSplit;
   ASSIGN_OR_RETURN(const double factor, ReadYarnScoreFactor(config));
   parts.scale = factor / std::sqrt(static_cast<double>(parts.nope + parts.rope_dim));
-  return MakeMixer([parts](int64_t, const std::string& base) { return MlaAt(base + ".self_attn", parts); });
+  return MakeMixer([parts, part](int64_t, const std::string& base) { return MlaAt(base + part, parts); });
 }
 
 absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string model_type) {

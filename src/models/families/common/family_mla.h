@@ -17,8 +17,9 @@ enum class LatentNames : uint8_t { kFused, kSplit };
 
 /// Latent attention of every layer: under the hub's names (kv_b_proj, whose heads hold their key matrix
 /// before their value matrix) or MLX's (embed_q and unembed_out, one matrix per head).
+/// `part`: what its tensors' names have behind the layer's.
 absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes,
-                                              LatentNames names);
+                                              LatentNames names, const std::string& part = ".self_attn");
 
 /// A whole decoder as DeepSeek-V3's config describes it, for families that use it under another model_type.
 absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string model_type);
