@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "formats/gguf_architectures.h"
 #include "formats/gguf_text.h"
+#include "formats/safetensors.h"
 #include "formats/strict_json.h"
 
 namespace shoal {
