@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "models/reference_defaults.h"
 #include "numeric/fixed_sum.h"
 #include "numeric/transcendental.h"
 
@@ -51,8 +52,9 @@ absl::StatusOr<ModelSpec> SpecFor(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const std::string model_type, config.required_string("model_type"));
   const absl::StatusOr<const Family*> family = FindFamily(model_type);
   if (!family.ok()) return Annotate(family.status(), config.file());
-  ASSIGN_OR_RETURN(ModelSpec spec, (*family)->spec(config));
-  RETURN_IF_ERROR(CheckLimits(config, spec));
+  ASSIGN_OR_RETURN(const ModelConfig whole, WithReferenceDefaults(config, model_type));
+  ASSIGN_OR_RETURN(ModelSpec spec, (*family)->spec(whole));
+  RETURN_IF_ERROR(CheckLimits(whole, spec));
   return spec;
 }
 

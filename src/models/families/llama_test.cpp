@@ -57,7 +57,7 @@ TEST(Llama, RefusesRopeScalingsThatAreNotBuilt) {
                       "low_freq_factor");
   ExpectConfigRefused(
       "llama", "rope_scaling",
-      R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0,
+      R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 5.0, "high_freq_factor": 4.0,
                           "original_max_position_embeddings": 64})",
       "high_freq_factor");
   ExpectConfigRefused("llama", "partial_rotary_factor", "0.5", "partial_rotary_factor");

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "models/families/common/family_moe.h"
 #include "models/families/common/nested_text_config.h"
+#include "models/reference_defaults.h"
 
 namespace shoal {
 namespace {
@@ -234,6 +235,10 @@ absl::StatusOr<Qwen35Parts> ReadQwen35(const ModelConfig& config, Qwen35Place pl
   if (place == Qwen35Place::kNested) {
     ASSIGN_OR_RETURN(text, config.required_object("text_config"));
     ASSIGN_OR_RETURN(tied_when_silent, config.optional_bool("tie_word_embeddings"));
+    ASSIGN_OR_RETURN(const std::optional<std::string> type, text.optional_string("model_type"));
+    if (tied_when_silent)
+      text = text.with_defaults(fmt::format(R"({{"tie_word_embeddings": {}}})", *tied_when_silent));
+    ASSIGN_OR_RETURN(text, WithReferenceDefaults(text, type.value_or("")));
   }
   RETURN_IF_ERROR(RefuseUnbuilt(text));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(text, tied_when_silent));

@@ -34,8 +34,8 @@ absl::StatusOr<RopeLlama3> ReadLlama3(const ModelConfig& rope) {
   ASSIGN_OR_RETURN(scaling.high_freq_factor, rope.required_number("high_freq_factor", {1e-3, 1e6}));
   ASSIGN_OR_RETURN(const int64_t original, rope.required_int("original_max_position_embeddings"));
   scaling.original_positions = static_cast<double>(original);
-  if (scaling.high_freq_factor <= scaling.low_freq_factor) {
-    return InvalidArgument("{}: expected more than low_freq_factor = {}, found {}",
+  if (scaling.high_freq_factor < scaling.low_freq_factor) {  // Equal in Llama 4 Scout.
+    return InvalidArgument("{}: expected low_freq_factor = {} at least, found {}",
                            rope.where("high_freq_factor"), scaling.low_freq_factor, scaling.high_freq_factor);
   }
   return scaling;

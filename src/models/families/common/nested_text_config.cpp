@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "models/reference_defaults.h"
 
 namespace shoal {
 
@@ -63,7 +64,8 @@ absl::StatusOr<ModelSpec> NestedTextModel(const ModelConfig& config, std::span<c
   ASSIGN_OR_RETURN(const std::optional<bool> tied, config.optional_bool("tie_word_embeddings"));
   ModelConfig text = stated;
   if (tied) text = text.with_defaults(fmt::format(R"({{"tie_word_embeddings": {}}})", *tied));
-  ASSIGN_OR_RETURN(ModelSpec spec, known->spec(text.with_defaults(known->defaults)));
+  ASSIGN_OR_RETURN(text, WithReferenceDefaults(text.with_defaults(known->defaults), known->model_type));
+  ASSIGN_OR_RETURN(ModelSpec spec, known->spec(text));
   ASSIGN_OR_RETURN(spec.model_type, config.required_string("model_type"));
   PlaceBelowLanguageModel(spec, names);
   IgnoreTowers(spec);
