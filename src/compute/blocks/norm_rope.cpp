@@ -39,7 +39,7 @@ void Scale(const RopeLlama3& llama3, const RopeSpec&, std::vector<float>& invers
     const float wavelength = static_cast<float>(2 * std::numbers::pi) / frequency;
     if (wavelength > original / low) {
       frequency = frequency / factor;
-    } else if (wavelength >= original / high) {
+    } else if (wavelength >= original / high && high > low) {
       const float smooth = (original / wavelength - low) / (high - low);
       frequency = (1 - smooth) * frequency / factor + smooth * frequency;
     }
