@@ -53,6 +53,12 @@ absl::Status AlsoTried(const absl::Status& status, const WeightRef& ref) {
 }  // namespace
 
 int64_t StoredWeight::stored_bytes() const {
+  if (strided() && affine.rows > 0) {  // Rows of codes, which are columns of the weight.
+    AffineView slice = affine;
+    slice.rows = cols;
+    const AffineBytes bytes = BytesOf(slice);
+    return bytes.words + 2 * bytes.scales;
+  }
   if (blocks.type != BlockType::kNone) return (strided() ? cols : rows) * blocks.row_bytes();
   if (!format.affine()) return elements() * DTypeBytes(format.dtype);
   AffineView slice = affine;
@@ -119,7 +125,8 @@ absl::StatusOr<StoredWeight> WeightFinder::find_strided(StoredWeight weight) con
   const bool blocks = info != nullptr && info->blocks != BlockType::kNone;
   const bool transposed = strided.stored_shape.size() == 2 && strided.row_stride == 1 &&
                           strided.col_stride == strided.stored_shape.back();
-  if ((blocks && !transposed) || (source.suffix == "weight" && IsQuantized(*checkpoint_, source.base))) {
+  const bool quantized = source.suffix == "weight" && IsQuantized(*checkpoint_, source.base);
+  if ((blocks || quantized) && !transposed) {
     return Unimplemented(
         "checkpoint: tensor '{}' in {}: expected a plain tensor, found a quantized one, whose values cannot "
         "be taken apart here; convert with a tool that splits it as mlx-lm does",
@@ -132,6 +139,15 @@ absl::StatusOr<StoredWeight> WeightFinder::find_strided(StoredWeight weight) con
     weight.format = {.dtype = DType::kF32};
     weight.first_row = strided.offset / strided.col_stride;
     weight.absent = Checkpoint::SlotOf(*info, source.index) < 0;
+    return weight;
+  }
+  if (quantized) {  // As blocks above.
+    const MatrixShape shape{.rows = strided.stored_shape[0], .cols = strided.stored_shape[1]};
+    ASSIGN_OR_RETURN(weight.affine, ViewAffine(*checkpoint_, quantization_, source.base, shape));
+    weight.format = {.dtype = DType::kF32};
+    weight.first_row = strided.offset / strided.col_stride;
+    const AffineView& parts = weight.affine;
+    weight.absent = parts.words == nullptr || parts.scales == nullptr || parts.biases == nullptr;
     return weight;
   }
   ASSIGN_OR_RETURN(const TensorView view,

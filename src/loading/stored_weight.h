@@ -32,6 +32,8 @@ struct StoredWeight {
   int64_t row_stride = 0;
   int64_t col_stride = 0;
   bool strided() const { return col_stride != 0; }
+  /// The columns are rows of a matrix of codes, which are read as floats.
+  bool transposed_codes() const { return strided() && (blocks.type != BlockType::kNone || affine.rows > 0); }
   bool is_vector = false;  ///< A norm or a bias: one row.
   bool absent = false;     ///< The checkpoint is a shard without it: it has a format, but no bytes.
   int64_t head_rows = 0;   ///< Rows of a head within which rows are permuted; 0: none are.

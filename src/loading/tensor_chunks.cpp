@@ -37,7 +37,7 @@ std::vector<StoredPart> StoredParts::of(const ResolvedWeight& weight) const {
     return parts;
   }
   parts.push_back({by_name_.at(info->name), matrix});
-  if (stored.format.affine() && stored.blocks.type == BlockType::kNone) {
+  if (stored.affine.rows > 0) {
     parts.push_back({by_name_.at(source.base + ".scales"), matrix});
     parts.push_back({by_name_.at(source.base + ".biases"), matrix});
   }

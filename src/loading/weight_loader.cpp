@@ -230,7 +230,7 @@ absl::Status WeightLoader::decode(const StoredWeight& weight, const std::vector<
 }
 
 absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const {
-  if (weight.strided() && weight.blocks.type != BlockType::kNone) {
+  if (weight.transposed_codes()) {
     std::vector<float> values(static_cast<size_t>(rows.size() * weight.cols));
     RETURN_IF_ERROR(read_transposed(weight, rows, values.data()));
     packed.set_float_rows(rows.begin, values.data(), weight.cols, {0, rows.size()});
@@ -281,7 +281,7 @@ absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, Pac
 
 void WeightLoader::for_sources(const StoredWeight& weight, Range rows,
                                absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const {
-  const bool transposed = weight.strided() && weight.blocks.type != BlockType::kNone;
+  const bool transposed = weight.transposed_codes();
   const Range stored{transposed ? weight.first_row : weight.row_in_order(rows.begin),
                      transposed ? weight.first_row + weight.cols : weight.row_in_order(rows.end - 1) + 1};
   const auto visit_rows = [&](const void* data, int64_t row_bytes) {
@@ -289,7 +289,7 @@ void WeightLoader::for_sources(const StoredWeight& weight, Range rows,
   };
   if (weight.blocks.type != BlockType::kNone)
     return visit_rows(weight.blocks.data, weight.blocks.row_bytes());
-  if (!weight.format.affine()) {
+  if (!weight.format.affine() && !transposed) {
     const int64_t element = DTypeBytes(weight.format.dtype);
     if (!weight.strided()) return visit_rows(weight.data, weight.cols * element);
     const int64_t last = (rows.size() - 1) * weight.row_stride + (weight.cols - 1) * weight.col_stride;
@@ -316,10 +316,13 @@ uint64_t WeightLoader::row_hash(const StoredWeight& weight, int64_t row) const {
 
 absl::Status WeightLoader::read_transposed(const StoredWeight& weight, Range rows, float* out) const {
   DecodedRows decoded;
+  const bool blocks = weight.blocks.type != BlockType::kNone;
   for (int64_t col = 0; col < weight.cols; ++col) {
-    RETURN_IF_ERROR(decode(weight, {weight.first_row + col}, decoded));
+    const int64_t stored = weight.first_row + col;
+    if (blocks) RETURN_IF_ERROR(decode(weight, {stored}, decoded));
     for (int64_t row = rows.begin; row < rows.end; ++row) {
-      out[(row - rows.begin) * weight.cols + col] = decoded.value(0, row);
+      out[(row - rows.begin) * weight.cols + col] =
+          blocks ? decoded.value(0, row) : AffineValue(weight.affine, stored, row);
     }
   }
   return absl::OkStatus();
@@ -329,7 +332,7 @@ absl::Status WeightLoader::read_rows(const StoredWeight& weight, Range rows, flo
   SHOAL_CHECK(0 <= rows.begin && rows.end <= weight.rows);
   RETURN_IF_ERROR(CheckHere(*checkpoint_, weight));
   const bool blocks = weight.blocks.type != BlockType::kNone;
-  if (blocks && weight.strided()) return read_transposed(weight, rows, out);
+  if (weight.transposed_codes()) return read_transposed(weight, rows, out);
   DecodedRows decoded;
   for (int64_t row = rows.begin; row < rows.end; ++row, out += weight.cols) {
     const int64_t stored = weight.stored_row(row);

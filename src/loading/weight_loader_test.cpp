@@ -128,6 +128,31 @@ TEST_F(WeightLoaderTest, RowsThatTakeTurnsAreEverySecondOne) {
   }
 }
 
+TEST_F(WeightLoaderTest, ColumnsThatAreRowsOfCodesAreReadAsFloats) {
+  const std::vector<float> all = Unpacked({.shape = {24, kCols}, .sources = {{.base = "fused"}}});
+  WeightRef columns{.shape = {kCols, 7}, .sources = {{.base = "fused"}}};
+  columns.sources[0].strided = WeightSource::StridedView{
+      .stored_shape = {24, kCols}, .offset = 5 * kCols, .row_stride = 1, .col_stride = kCols};
+  const auto loader = WeightLoader::Create(*checkpoint_);
+  ASSERT_TRUE(loader.ok()) << loader.status();
+  const auto weight = loader->find(columns);
+  ASSERT_TRUE(weight.ok()) << weight.status();
+  EXPECT_FALSE(weight->format.affine());
+  std::vector<float> expected;
+  for (int64_t row = 0; row < kCols; ++row) {
+    for (int64_t col = 0; col < 7; ++col)
+      expected.push_back(all[static_cast<size_t>((5 + col) * kCols + row)]);
+  }
+  std::vector<float> read(expected.size());
+  ASSERT_TRUE(loader->read_rows(*weight, {0, kCols}, read.data()).ok());
+  EXPECT_EQ(read, expected);
+  ThreadPool pool(2);
+  const auto packed = loader->pack({&*weight, 1}, pool);
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  for (int64_t row = 0; row < kCols; ++row) packed->front().unpack_row(row, read.data() + row * 7);
+  EXPECT_EQ(read, expected);
+}
+
 TEST_F(WeightLoaderTest, AStackedWeightIsItsOwnMatrix) {
   for (const char* base : {"plain", "fused"}) {
     std::vector<float> joined;
