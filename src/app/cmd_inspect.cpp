@@ -4,6 +4,7 @@
 #include "app/command.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "loading/explain_model.h"
 
 namespace shoal {
 namespace {
@@ -95,12 +96,25 @@ void PrintTable(const OpenedModel& model) {
   }
 }
 
-absl::Status Inspect(const InspectFlags& flags) {
-  ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
+/// What is known of a model that does not open; its error is returned.
+absl::Status Explain(const InspectFlags& flags, const absl::Status& error) {
+  const std::vector<std::string> lines = ExplainModel(flags.model);
   if (flags.json) {
-    fmt::print("{}\n", Describe(model).dump(2));
+    fmt::print("{}\n", Json{{"error", Message(error)}, {"explanation", lines}}.dump(2));
+    return error;
+  }
+  fmt::print("{} does not run. What is known of it:\n", flags.model);
+  for (const std::string& line : lines) fmt::print("  {}\n", line);
+  return error;
+}
+
+absl::Status Inspect(const InspectFlags& flags) {
+  const absl::StatusOr<OpenedModel> model = OpenModel(flags.model);
+  if (!model.ok()) return Explain(flags, model.status());
+  if (flags.json) {
+    fmt::print("{}\n", Describe(*model).dump(2));
   } else {
-    PrintTable(model);
+    PrintTable(*model);
   }
   return absl::OkStatus();
 }
