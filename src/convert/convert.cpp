@@ -16,6 +16,7 @@
 #include "formats/content_hash.h"
 #include "formats/safetensors.h"
 #include "loading/weight_loader.h"
+#include "models/stored_form.h"
 #include "numeric/transcendental.h"
 
 namespace shoal {
@@ -40,7 +41,7 @@ struct Job {
   bool vector = false;
   std::optional<std::vector<int64_t>> vector_shape;  ///< In which a vector is stored, where that is another.
   float add = 0;        ///< To what is read of a vector, which is stored with another offset.
-  bool log = false;     ///< The logarithm of what is read, negated, is written (WeightSource::minus_exp).
+  bool log = false;     ///< The logarithm of what is read, negated, is written (kMinusExpSuffix).
   bool floats = false;  ///< Stays unquantized: taken apart when it is read, or a router of floats.
   std::optional<AffineFormat> format;  ///< nullopt: `dtype`.
   DType dtype = DType::kBF16;          ///< Of the elements, or of scales and biases.
@@ -159,7 +160,7 @@ class Inventory {
     Job& job = jobs_[seen->second.first];
     if (reshaped) job.vector_shape = to.strided->stored_shape;
     if (job.vector) job.add = from.offset - to.offset;
-    job.log = from.minus_exp && !to.minus_exp;
+    job.log = from.suffix == kMinusExpSuffix && to.suffix != kMinusExpSuffix;
     const TensorInfo* tensor = weights_.checkpoint().find(from.name());
     if (found.is_vector && tensor != nullptr && tensor->shape.empty())
       job.vector_shape.emplace();  // A scalar.

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "formats/content_hash.h"
+#include "models/stored_form.h"
 #include "numeric/transcendental.h"
 
 namespace shoal {
@@ -373,7 +374,8 @@ absl::StatusOr<std::vector<float>> WeightLoader::read_vector(const WeightRef& re
 absl::StatusOr<std::vector<float>> WeightLoader::read_exp(const WeightRef& ref) const {
   ASSIGN_OR_RETURN(const StoredWeight weight, find(ref));
   ASSIGN_OR_RETURN(std::vector<float> values, read_vector(ref));
-  for (float& value : values) value = weight.source->minus_exp ? -value : static_cast<float>(Exp(value));
+  for (float& value : values)
+    value = weight.source->suffix == kMinusExpSuffix ? -value : static_cast<float>(Exp(value));
   return values;
 }
 

@@ -39,8 +39,7 @@ struct WeightSource {
   bool written = true;  ///< Whether a conversion may write the weight here, as mlx-lm reads this name.
   float offset =
       0;  ///< Of vectors: added to the stored values. 1 for norms that are stored as w and applied as 1 + w.
-  bool minus_exp = false;  ///< Of vectors: stored are -e^w, as in a GGUF (WeightLoader::read_exp).
-  bool mlx = false;        ///< This is where mlx-lm's folders have it, although it is no stack.
+  bool mlx = false;  ///< This is where mlx-lm's folders have it, although it is no stack.
   /// A tensor that only mlx-lm's folders have, in a place that means something else on the hub (the same name, another
   /// shape or offset): the place counts where that tensor is, and then before others. A conversion writes the weight
   /// here.

@@ -3,6 +3,7 @@
 
 #include "base/status.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_mixtral.h"
 #include "models/families/common/family_moe.h"
 #include "models/family.h"
 

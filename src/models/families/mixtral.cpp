@@ -1,6 +1,7 @@
 // Mixtral. Reference: transformers models/mixtral/modeling_mixtral.py.
 #include "base/status.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_mixtral.h"
 #include "models/families/common/family_moe.h"
 #include "models/family.h"
 

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_gemma.h"
 #include "models/families/common/family_moe.h"
 #include "models/family.h"
 

@@ -290,12 +290,6 @@ void NormOutputsOnly(const DecoderSizes& sizes, ModelSpec& spec) {
   }
 }
 
-void CenterAtOne(NormSpec& norm) {
-  WeightSource& hub = norm.weight.sources.at(0);
-  hub.offset = 1;
-  norm.weight.sources.push_back({.base = hub.base, .suffix = "one_plus_weight", .written = false});
-}
-
 void UseLayerNorms(LayerNormBias bias, ModelSpec& spec) {
   const auto edit = [bias](NormSpec& norm) {
     norm.centered = true;

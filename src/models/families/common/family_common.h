@@ -150,10 +150,6 @@ ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const Mak
 /// post_feedforward_layernorm of every layer.
 void NormOutputsOnly(const DecoderSizes& sizes, ModelSpec& spec);
 
-/// A norm that the hub stores as w and applies as 1 + w. In a GGUF the stored norm holds 1 + w
-/// (formats/gguf_architectures.h).
-void CenterAtOne(NormSpec& norm);
-
 /// Makes the norms of layers, and the one before the head, layer norms: with a bias beside each weight, or without.
 enum class LayerNormBias : uint8_t { kNone, kBeside };
 void UseLayerNorms(LayerNormBias bias, ModelSpec& spec);

@@ -19,6 +19,12 @@ void AddOutputNorms(const std::string& base, const DecoderSizes& sizes, LayerSpe
 
 }  // namespace
 
+void CenterAtOne(NormSpec& norm) {
+  WeightSource& hub = norm.weight.sources.at(0);
+  hub.offset = 1;
+  norm.weight.sources.push_back({.base = hub.base, .suffix = "one_plus_weight", .written = false});
+}
+
 float GemmaEmbeddingScale(int64_t width) {
   return BF16ToF32(F32ToBF16(static_cast<float>(std::sqrt(static_cast<double>(width)))));
 }

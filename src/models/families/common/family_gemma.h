@@ -13,6 +13,10 @@ struct GemmaNorms {
   bool zero_centered = true;  ///< Norms, those of heads included, are stored as w and applied as 1 + w.
   bool of_outputs = false;    ///< Also of what attention and feed-forward add, four norms a layer in all.
 };
+/// A norm that the hub stores as w and applies as 1 + w. In a GGUF the stored norm holds 1 + w
+/// (formats/gguf_architectures.h).
+void CenterAtOne(NormSpec& norm);
+
 /// Scales embeddings by sqrt(hidden_size), gates by gelu, and sets the norms.
 void MakeGemma(const DecoderSizes& sizes, const GemmaNorms& norms, ModelSpec& spec);
 

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "models/families/common/family_common.h"
+#include "models/stored_form.h"
 
 namespace shoal {
 namespace {
@@ -66,7 +67,7 @@ absl::StatusOr<Mamba2Settings> ReadMamba2(const ModelConfig& config, const Mamba
 
 WeightRef DecayLogAt(const std::string& base, int64_t heads) {
   WeightRef logs{.shape = {heads}, .sources = {{.base = base, .suffix = "A_log"}}};
-  logs.sources.push_back({.base = base, .suffix = "minus_exp_A_log", .written = false, .minus_exp = true});
+  logs.sources.push_back({.base = base, .suffix = std::string(kMinusExpSuffix), .written = false});
   return logs;
 }
 

@@ -174,14 +174,6 @@ void FuseExperts(const std::string& base, const MoeSettings& parts, MoeSpec& moe
   }
 }
 
-void PlaceRouterBelowMlp(const std::string& layer, const char* router, MoeSpec& moe) {
-  moe.router.linear.weight.sources.push_back(
-      {.base = fmt::format("{}.mlp.{}", layer, router), .written = false});
-  if (!moe.router.selection_bias) return;
-  moe.router.selection_bias->sources.push_back(
-      {.base = layer + ".mlp", .suffix = "e_score_correction_bias", .written = false});
-}
-
 void FuseTransposedExperts(const std::string& base, int64_t width, MoeSpec& moe) {
   const auto experts = std::ssize(moe.experts);
   for (int64_t e = 0; e < experts; ++e) {

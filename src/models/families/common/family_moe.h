@@ -74,21 +74,17 @@ struct ExpertNames {
   const char* stacks = ".switch_mlp";    ///< MLX's stacks are below `<base><stacks>`.
 };
 
-/// The router `<base>.gate`, experts alone as on the hub, stacked as in MLX folders or fused as transformers 5 holds them,
-/// and the shared expert `<base>.shared_experts`.
+/// The router `<base>.gate`, experts alone as on the hub or stacked as in MLX folders, and the shared expert
+/// `<base>.shared_experts`.
 MoeSpec MoeAt(const std::string& base, int64_t width, const MoeSettings& parts,
               const ExpertNames& names = {});
 
-/// Where the hub, too, has the experts as two stacks, `<base>.experts.gate_up_proj` [E, 2F, D], gate first, and
+/// Where the hub has the experts as two stacks, `<base>.experts.gate_up_proj` [E, 2F, D], gate first, and
 /// `<base>.experts.down_proj` [E, D, F], instead of alone.
 void FuseExperts(const std::string& base, const MoeSettings& parts, MoeSpec& moe);
 
 /// The same where the hub has them transposed, [E, D, 2F] and [E, F, D].
 void FuseTransposedExperts(const std::string& base, int64_t width, MoeSpec& moe);
-
-/// Where transformers 5 has the router and its selection bias of experts that the hub has below block_sparse_moe:
-/// `<layer>.mlp.<router>` and `<layer>.mlp`.
-void PlaceRouterBelowMlp(const std::string& layer, const char* router, MoeSpec& moe);
 
 /// MoeAt `<base>.mlp`, whatever the layer.
 MakeFeedForward MoeEverywhere(const DecoderSizes& sizes, const MoeSettings& parts);
