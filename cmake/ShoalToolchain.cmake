@@ -14,6 +14,10 @@ if(SHOAL_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
+if(APPLE)
+  # Homebrew's protobuf brings abseil along, of which CMake's own module does not know.
+  set(CMAKE_FIND_PACKAGE_PREFER_CONFIG ON)
+endif()
 find_package(Threads REQUIRED)
 find_package(absl REQUIRED)
 find_package(fmt REQUIRED)
