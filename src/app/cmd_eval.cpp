@@ -15,6 +15,7 @@ struct EvalFlags {
   std::string model;
   std::string reference;
   std::string reference_activations;
+  std::string reference_kv_dtype;
   std::string text;
   int64_t window = 512;
   int64_t tokens = 0;
@@ -40,6 +41,7 @@ struct Running {
 /// What is run: the model of the flags, or what it is compared with.
 struct Side {
   std::string activations;
+  std::string kv_dtype;
   std::string wire;  ///< As PlacementFlags::wire.
   const char* what;  ///< Beside the progress of loading.
 };
@@ -48,6 +50,7 @@ absl::Status Start(const OpenedModel& model, const EvalFlags& flags, const Side&
                    Running* running) {
   ComputeFlags compute = flags.compute;
   compute.activations = side.activations;
+  compute.kv_dtype = side.kv_dtype;
   PlacementFlags placement = flags.placement;
   placement.wire = side.wire;
   ASSIGN_OR_RETURN(LocalCluster::Options options, LocalOptions(model, placement, compute, "inproc"));
@@ -118,10 +121,12 @@ absl::Status Eval(const EvalFlags& flags) {
   if (flags.tokens > 0 && std::ssize(ids) > flags.tokens) ids.resize(static_cast<size_t>(flags.tokens));
 
   ASSIGN_OR_RETURN(const bool rounds, RoundsRows(model, flags));
-  const bool compared = rounds || !flags.reference.empty() || !flags.reference_activations.empty();
+  const bool compared = rounds || !flags.reference.empty() || !flags.reference_activations.empty() ||
+                        !flags.reference_kv_dtype.empty();
   if (flags.layers && !compared) {
     return InvalidArgument(
-        "eval: --layers: errors are against a reference; give --reference or --reference-activations");
+        "eval: --layers: errors are against a reference; give --reference, --reference-activations or "
+        "--reference-kv-dtype");
   }
   LayerErrors layers(flags.layers ? model.spec.layer_count() : 0);
   LayerHook hook;
@@ -131,7 +136,8 @@ absl::Status Eval(const EvalFlags& flags) {
     reference_hook = [&layers](LayerId layer, MatView<const float> x) { layers.add_reference(layer, x); };
   }
   Running running;
-  RETURN_IF_ERROR(Start(model, flags, {flags.compute.activations, flags.placement.wire, "loading"},
+  RETURN_IF_ERROR(Start(model, flags,
+                        {flags.compute.activations, flags.compute.kv_dtype, flags.placement.wire, "loading"},
                         std::move(hook), &running));
   Running reference;
   if (compared) {
@@ -142,10 +148,12 @@ absl::Status Eval(const EvalFlags& flags) {
       return InvalidArgument("eval: --layers: expected a reference of {} layers of width {}, found {} of {}",
                              layers.layers(), model.spec.width, other.spec.layer_count(), other.spec.width);
     }
-    // Alone, the rounding of rows is what is measured.
+    // Alone, the rounding of rows, or of the cache, is what is measured.
     std::string activations = flags.reference_activations;
     if (activations.empty()) activations = flags.reference.empty() ? flags.compute.activations : "f32";
-    RETURN_IF_ERROR(Start(other, flags, {activations, "exact", "loading the reference"},
+    const std::string& kv_dtype =
+        flags.reference_kv_dtype.empty() ? flags.compute.kv_dtype : flags.reference_kv_dtype;
+    RETURN_IF_ERROR(Start(other, flags, {activations, kv_dtype, "exact", "loading the reference"},
                           std::move(reference_hook), &reference));
   }
   absl::StatusOr<Evaluation> result;
@@ -174,6 +182,9 @@ Command AddEvalCommand(Flags root) {
       "--reference-activations", flags->reference_activations,
       "int8 or f32 (default; with --wire alone as the model): how the reference is computed; alone: the same "
       "model. Its rows travel exactly, so that with --wire f16 or q8 their rounding is measured");
+  app.add_option(
+      "--reference-kv-dtype", flags->reference_kv_dtype,
+      "The cache of the reference, by default that of the model (--kv-dtype); alone: the same model");
   app.add_option("--window", flags->window, "Tokens of each chunk of the text (default 512)")
       .range(2, 1 << 20);
   app.add_option("--tokens", flags->tokens, "At most so many tokens of the text").range(2, 1 << 30);

@@ -59,6 +59,12 @@ def test_eval_finds_no_distance_of_a_model_from_itself(succeed, demo_model, text
     assert "mean_kl" not in alone and alone["perplexity"] == judged["perplexity"]
 
 
+def test_eval_measures_what_a_cache_of_int8_costs(succeed, demo_model, text):
+    judged = json.loads(succeed("eval", "--model", demo_model, "--kv-dtype", "q8", "--reference-kv-dtype", "f16",
+                                "--text", text, "--json"))
+    assert 0 < judged["mean_kl"] < 1e-2 and judged["top1"] > 0.9
+
+
 def layer_errors(succeed, model, text, *words):
     judged = json.loads(succeed("eval", "--model", model, "--text", text, "--layers", "--json", *words))
     assert [row["layer"] for row in judged["layers"]] == ["embedding", *map(str, range(6))]
