@@ -12,7 +12,7 @@
 namespace shoal {
 namespace {
 
-constexpr int64_t kExperts = 13;
+constexpr int64_t kFusedExperts = 13;
 
 /// One of the experts' matrices: "…mlp.experts.7.gate_proj.weight" is 7, its part, and "…mlp.experts.".
 struct ExpertName {
@@ -62,7 +62,7 @@ void FuseAll(std::vector<EditableTensor>& tensors, const std::string& router) {
     layers[expert->base][expert->expert][static_cast<size_t>(expert->part)] = std::move(tensor.bytes);
   }
   for (auto& [base, experts] : layers) {
-    ASSERT_EQ(std::ssize(experts), kExperts);
+    ASSERT_EQ(std::ssize(experts), kFusedExperts);
     std::vector<std::byte> gate_up;
     std::vector<std::byte> down;
     for (const auto& [number, parts] : experts) {
@@ -73,8 +73,8 @@ void FuseAll(std::vector<EditableTensor>& tensors, const std::string& router) {
     std::string name = base;
     RenameBlocks(name, router);
     result.push_back(
-        {name + "gate_up_proj", dtype, {kExperts, 2 * up_shape[0], up_shape[1]}, std::move(gate_up)});
-    result.push_back({name + "down_proj", dtype, {kExperts, up_shape[1], up_shape[0]}, std::move(down)});
+        {name + "gate_up_proj", dtype, {kFusedExperts, 2 * up_shape[0], up_shape[1]}, std::move(gate_up)});
+    result.push_back({name + "down_proj", dtype, {kFusedExperts, up_shape[1], up_shape[0]}, std::move(down)});
   }
   tensors = std::move(result);
 }
