@@ -31,13 +31,14 @@ std::optional<std::vector<LayerSupply>> LayerSupplies(const Plan& last, const Pl
 }
 
 CacheIntake::CacheIntake(NodeSession& session, const CacheRequest& request, std::span<const Range> layers,
-                         absl::FunctionRef<bool(LayerId)> keeps_state)
+                         absl::FunctionRef<KvLayerShape(LayerId)> shape_of)
     : session_(session), identity_(request.identity) {
   for (const Range& range : layers) {
     for (int64_t i = range.begin; i < range.end; ++i) {
       const LayerId layer{static_cast<int32_t>(i)};
-      Kind& kind = keeps_state(layer) ? states_ : blocks_;
-      kind.layers.emplace(layer, kind.layers.size());
+      const KvLayerShape shape = shape_of(layer);
+      if (shape.has_blocks()) blocks_.layers.emplace(layer, blocks_.layers.size());
+      if (shape.has_states()) states_.layers.emplace(layer, states_.layers.size());
     }
   }
   for (size_t i = 0; i < request.places.size(); ++i) {

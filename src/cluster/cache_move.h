@@ -17,6 +17,7 @@
 #include "base/range.h"
 #include "exec/node_session.h"
 #include "kv/block_image.h"
+#include "numeric/cache_shape.h"
 #include "plan/plan.h"
 
 namespace shoal {
@@ -68,10 +69,10 @@ std::optional<std::vector<LayerSupply>> LayerSupplies(const Plan& last, const Pl
 /// Puts images into the cache of a session that has not started. Belongs to one thread.
 class CacheIntake {
  public:
-  /// Of places in a cache of this identity, of these layers; keeps_state: whether a layer caches states, not blocks. The
-  /// session outlives the intake.
+  /// Of places in a cache of this identity, of these layers; shape_of: what a layer caches. The session outlives the
+  /// intake.
   CacheIntake(NodeSession& session, const CacheRequest& request, std::span<const Range> layers,
-              absl::FunctionRef<bool(LayerId)> keeps_state);
+              absl::FunctionRef<KvLayerShape(LayerId)> shape_of);
 
   /// FailedPrecondition or DataLoss: they are not those that were asked for.
   absl::Status take(std::span<const std::byte> images);

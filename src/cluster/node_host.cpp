@@ -471,7 +471,7 @@ NodeHost::KeptPart NodeHost::take_in(NodeSession& session, const Node& node, con
   };
   if (!AllOf(model.shard().layers, is_or_comes)) return {};
   CacheIntake intake(session, all, lacking, [&model](LayerId layer) {
-    return CacheShapeOf(model.spec().layers[static_cast<size_t>(layer.value)].mixer).state_values > 0;
+    return CacheShapeOf(model.spec().layers[static_cast<size_t>(layer.value)].mixer);
   });
   for (const CacheSource& source : setup.sources) {
     CacheRequest request = all;

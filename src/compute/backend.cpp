@@ -51,7 +51,7 @@ absl::Status CheckTaken(const Backend& backend, const BackendLoad& load) {
           "another backend",
           i, shape.head_dim, backend.numerics_class(), limits.head_dim_max);
     }
-    if (shape.state_values > 0 && !limits.states) {
+    if (shape.has_states() && !limits.states) {
       return Unimplemented(
           "layer {} keeps a state, which backend {} does not compute. Give it to a node with another backend",
           i, backend.numerics_class());

@@ -67,7 +67,8 @@ PackedSize MeasurePacked(const BackendLoad& load) {
 
 /// Whether the layer has places of this kind.
 bool HasKind(const KvCache& cache, LayerId layer, const CachePlace& place) {
-  return (cache.shape(layer).state_values > 0) == std::holds_alternative<SlotId>(place);
+  const KvLayerShape& shape = cache.shape(layer);
+  return std::holds_alternative<SlotId>(place) ? shape.has_states() : shape.has_blocks();
 }
 
 absl::Status CheckPlace(const KvCache& cache, LayerId layer, const CachePlace& place) {

@@ -42,16 +42,19 @@ uint64_t ChecksumOf(Header header, std::span<const std::byte> values) {
   return XXH3_64bits_withSeed(values.data(), values.size(), XXH3_64bits(&header, sizeof(header)));
 }
 
-bool KeepsStates(const KvLayerShape& shape) { return shape.state_values > 0; }
 bool IsState(const CachePlace& place) { return std::holds_alternative<SlotId>(place); }
+
+/// Of the values of one layer.
+size_t BytesAt(const KvCache& cache, LayerId layer, const CachePlace& place) {
+  return static_cast<size_t>(IsState(place) ? cache.slot_bytes(layer) : cache.block_bytes(layer));
+}
 
 /// The values of one layer.
 std::span<std::byte> ValuesAt(const KvCache& cache, LayerId layer, const CachePlace& place) {
-  const auto bytes = static_cast<size_t>(cache.place_bytes(layer));
+  const size_t bytes = BytesAt(cache, layer, place);
   if (IsState(place)) {
     return {reinterpret_cast<std::byte*>(cache.state(layer, std::get<SlotId>(place))), bytes};
   }
-  SHOAL_CHECK(!KeepsStates(cache.shape(layer)));
   return {cache.keys(layer, std::get<BlockId>(place)), bytes};
 }
 
@@ -66,7 +69,7 @@ Header HeaderOf(const KvCache& cache, LayerId layer, const CachePlace& place, co
           .head_dim = state ? 0 : shape.head_dim,
           .position = id.position,
           .state_values = state ? shape.state_values : 0,
-          .value_bytes = static_cast<uint64_t>(cache.place_bytes(layer)),
+          .value_bytes = BytesAt(cache, layer, place),
           .identity_low = id.identity.low,
           .identity_high = id.identity.high,
           .key_low = id.key.low,
@@ -106,7 +109,7 @@ absl::Status CheckSame(const Header& expected, const ImageView& view) {
 }
 
 bool HasPlace(const KvCache& cache, LayerId layer, const CachePlace& place) {
-  return KeepsStates(cache.shape(layer)) == IsState(place);
+  return IsState(place) ? cache.shape(layer).has_states() : cache.shape(layer).has_blocks();
 }
 
 }  // namespace
@@ -170,7 +173,9 @@ int64_t ImagesBytes(const KvCache& cache, const CachePlace& place) {
   int64_t bytes = 0;
   for (int64_t i = cache.layers().begin; i < cache.layers().end; ++i) {
     const LayerId layer{static_cast<int32_t>(i)};
-    if (HasPlace(cache, layer, place)) bytes += kImageHeaderBytes + cache.place_bytes(layer);
+    if (HasPlace(cache, layer, place)) {
+      bytes += kImageHeaderBytes + static_cast<int64_t>(BytesAt(cache, layer, place));
+    }
   }
   return bytes;
 }

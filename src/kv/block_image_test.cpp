@@ -17,19 +17,19 @@ using ::testing::HasSubstr;
 
 const ImageId kId{.identity = {1, 2}, .key = {3, 4}, .position = 64};
 
-/// Layers of every kind: grouped heads, one head for all (latent attention), states.
-std::unique_ptr<KvCache> MakeCache(DType dtype, Range layers = {3, 6}) {
-  auto cache = KvCache::Create(layers, {{2, 16}, {.state_values = 48}, {1, 80}}, dtype, 4, 3);
+/// Layers of every kind: grouped heads, states, one head for all (latent attention), blocks and states.
+std::unique_ptr<KvCache> MakeCache(DType dtype, Range layers = {3, 7}) {
+  auto cache = KvCache::Create(layers, {{2, 16}, {.state_values = 48}, {1, 80}, {1, 16, 32}}, dtype, 4, 3);
   EXPECT_TRUE(cache.ok()) << cache.status();
   return *std::move(cache);
 }
 
 std::span<std::byte> ValuesOf(KvCache& cache, int32_t layer, const CachePlace& place) {
-  const auto bytes = static_cast<size_t>(cache.place_bytes(LayerId{layer}));
+  const LayerId id{layer};
   if (const SlotId* slot = std::get_if<SlotId>(&place)) {
-    return {reinterpret_cast<std::byte*>(cache.state(LayerId{layer}, *slot)), bytes};
+    return {reinterpret_cast<std::byte*>(cache.state(id, *slot)), static_cast<size_t>(cache.slot_bytes(id))};
   }
-  return {cache.keys(LayerId{layer}, std::get<BlockId>(place)), bytes};
+  return {cache.keys(id, std::get<BlockId>(place)), static_cast<size_t>(cache.block_bytes(id))};
 }
 
 void Fill(std::span<std::byte> bytes, uint64_t seed) {
@@ -42,9 +42,10 @@ class BlockImage : public ::testing::TestWithParam<DType> {};
 TEST_P(BlockImage, ABlockAndAStateComeBackBitByBitInAnotherPlace) {
   const auto from = MakeCache(GetParam());
   const auto to = MakeCache(GetParam());
-  for (const int32_t layer : {3, 5})
+  for (const int32_t layer : {3, 5, 6})
     Fill(ValuesOf(*from, layer, BlockId{1}), 10 + static_cast<uint64_t>(layer));
-  Fill(ValuesOf(*from, 4, SlotId{2}), 7);
+  for (const int32_t layer : {4, 6})
+    Fill(ValuesOf(*from, layer, SlotId{2}), 20 + static_cast<uint64_t>(layer));
   from->set_state_position(SlotId{2}, 64);
   for (const auto& [source, target] : {std::pair<CachePlace, CachePlace>(BlockId{1}, BlockId{3}),
                                        std::pair<CachePlace, CachePlace>(SlotId{2}, SlotId{0})}) {
@@ -54,7 +55,7 @@ TEST_P(BlockImage, ABlockAndAStateComeBackBitByBitInAnotherPlace) {
     const absl::Status imported = ImportImages(*to, target, kId, images);
     ASSERT_TRUE(imported.ok()) << ToString(imported);
   }
-  for (const int32_t layer : {3, 5}) {
+  for (const int32_t layer : {3, 5, 6}) {
     EXPECT_TRUE(std::ranges::equal(ValuesOf(*from, layer, BlockId{1}), ValuesOf(*to, layer, BlockId{3})))
         << layer;
     for (const int32_t other : {0, 1, 2}) {
@@ -62,7 +63,9 @@ TEST_P(BlockImage, ABlockAndAStateComeBackBitByBitInAnotherPlace) {
                                       [](std::byte byte) { return byte == std::byte{0}; }));
     }
   }
-  EXPECT_TRUE(std::ranges::equal(ValuesOf(*from, 4, SlotId{2}), ValuesOf(*to, 4, SlotId{0})));
+  for (const int32_t layer : {4, 6}) {
+    EXPECT_TRUE(std::ranges::equal(ValuesOf(*from, layer, SlotId{2}), ValuesOf(*to, layer, SlotId{0})));
+  }
   EXPECT_EQ(to->state_position(SlotId{0}), 64);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,18 +16,13 @@
 namespace shoal {
 namespace {
 
-/// Bytes of K of one block; V has as many.
+/// Bytes of K of one block; V has as many. 0: the layer has no blocks.
 size_t HalfBlockBytes(const KvLayerShape& shape, DType dtype) {
   return static_cast<size_t>(shape.kv_heads) * static_cast<size_t>(KvHeadBytes(shape.head_dim, dtype));
 }
 
 size_t SlotBytes(const KvLayerShape& shape) {
   return static_cast<size_t>(shape.state_values) * sizeof(float);
-}
-
-/// Bytes of one block, or of one state.
-size_t PlaceBytes(const KvLayerShape& shape, DType dtype) {
-  return shape.state_values > 0 ? SlotBytes(shape) : 2 * HalfBlockBytes(shape, dtype);
 }
 
 bool IsZero(std::span<const std::byte> bytes) {
@@ -39,11 +35,38 @@ std::span<std::byte> BytesOf(const AlignedMemory& memory) {
 
 /// Copies places of `each` bytes. Pages of places that hold nothing stay untouched.
 void CopyPlaces(const AlignedMemory& from, AlignedMemory& to, size_t each) {
+  if (each == 0) return;
   const auto bytes = static_cast<size_t>(std::min(from.bytes(), to.bytes()));
   for (size_t at = 0; at < bytes; at += each) {
     const std::span<const std::byte> place(from.data() + at, each);
     if (!IsZero(place)) std::ranges::copy(place, to.data() + at);
   }
+}
+
+/// `own` holds what `memory` held, which need not be as long.
+void TakeOver(AlignedMemory memory, AlignedMemory& own, size_t each) {
+  if (memory.bytes() < own.bytes()) return CopyPlaces(memory, own, each);
+  ClearUnused(BytesOf(memory).subspan(static_cast<size_t>(own.bytes())));
+  own = std::move(memory);
+}
+
+/// Bytes of a layer's blocks, and of its states.
+struct LayerBytes {
+  size_t blocks = 0;
+  size_t states = 0;
+};
+
+/// Adds what a layer takes to `sum`; nullopt: it exceeds the address space.
+std::optional<LayerBytes> BytesOfLayer(const KvLayerShape& shape, DType dtype, int blocks, int state_slots,
+                                       size_t& sum) {
+  LayerBytes bytes;
+  if (__builtin_mul_overflow(2 * HalfBlockBytes(shape, dtype), static_cast<size_t>(blocks), &bytes.blocks) ||
+      __builtin_mul_overflow(SlotBytes(shape), static_cast<size_t>(state_slots), &bytes.states) ||
+      __builtin_add_overflow(sum, bytes.blocks, &sum) || __builtin_add_overflow(sum, bytes.states, &sum) ||
+      sum > size_t{INT64_MAX} / 2) {
+    return std::nullopt;
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -58,32 +81,31 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Range layers, std::vect
   cache->dtype_ = dtype;
   cache->blocks_ = blocks;
   size_t bytes = 0;
-  std::vector<size_t> bytes_of;
+  std::vector<LayerBytes> bytes_of;
   for (const KvLayerShape& shape : shapes) {
-    const bool state = shape.state_values > 0;
-    SHOAL_CHECK(state || (shape.kv_heads > 0 && shape.head_dim > 0));
-    size_t& layer_bytes = bytes_of.emplace_back();
-    if (__builtin_mul_overflow(PlaceBytes(shape, dtype), static_cast<size_t>(state ? state_slots : blocks),
-                               &layer_bytes) ||
-        __builtin_add_overflow(bytes, layer_bytes, &bytes) || bytes > size_t{INT64_MAX} / 2) {
+    SHOAL_CHECK((shape.has_blocks() || shape.has_states()) && shape.has_blocks() == (shape.head_dim > 0));
+    const std::optional<LayerBytes> of_layer = BytesOfLayer(shape, dtype, blocks, state_slots, bytes);
+    if (!of_layer) {
       return ResourceExhausted("kv: {} blocks and {} state slots of {} layers exceed the address space",
                                blocks, state_slots, layers.size());
     }
+    bytes_of.push_back(*of_layer);
   }
   cache->state_positions_.assign(static_cast<size_t>(state_slots), -1);
   cache->shapes_ = std::move(shapes);
   // Pages appear when a block is first written, so an idle cache costs nothing. They are huge pages, because
   // decode reads the cache once per token, in runs of a few KiB, and with 4 KiB pages the walks cost as much
   // as the reads.
-  for (const size_t layer_bytes : bytes_of) {
-    absl::StatusOr<AlignedMemory> memory = AlignedMemory::Allocate(static_cast<int64_t>(layer_bytes));
-    if (!memory.ok()) {
+  for (const LayerBytes& layer_bytes : bytes_of) {
+    auto of_blocks = AlignedMemory::Allocate(static_cast<int64_t>(layer_bytes.blocks));
+    auto of_states = AlignedMemory::Allocate(static_cast<int64_t>(layer_bytes.states));
+    if (!of_blocks.ok() || !of_states.ok()) {
       return ResourceExhausted(
           "kv: {} for {} blocks and {} state slots of layers [{}, {}) refused. Ask for fewer positions or "
           "sequences.",
           FormatBytes(static_cast<int64_t>(bytes)), blocks, state_slots, layers.begin, layers.end);
     }
-    cache->memory_.push_back(*std::move(memory));
+    cache->memory_.push_back({*std::move(of_blocks), *std::move(of_states)});
   }
   cache->held_.assign(bytes_of.size(), true);
   return cache;
@@ -95,15 +117,10 @@ std::vector<LayerId> KvCache::take_over(KvCache& old) {
     const LayerId layer{static_cast<int32_t>(i)};
     if (!old.has(layer) || old.shape(layer) != shape(layer)) continue;
     const size_t from = old.index_of(layer);
-    AlignedMemory memory = std::move(old.memory_[from]);
     old.held_[from] = false;
-    AlignedMemory& own = memory_[index_of(layer)];
-    if (memory.bytes() >= own.bytes()) {
-      ClearUnused(BytesOf(memory).subspan(static_cast<size_t>(own.bytes())));
-      own = std::move(memory);
-    } else {
-      CopyPlaces(memory, own, PlaceBytes(shape(layer), dtype_));
-    }
+    LayerMemory& own = memory_[index_of(layer)];
+    TakeOver(std::move(old.memory_[from].blocks), own.blocks, static_cast<size_t>(block_bytes(layer)));
+    TakeOver(std::move(old.memory_[from].states), own.states, static_cast<size_t>(slot_bytes(layer)));
     taken.push_back(layer);
   }
   const size_t slots = taken.empty() ? 0 : std::min(state_positions_.size(), old.state_positions_.size());
@@ -116,9 +133,11 @@ void KvCache::trim(int blocks, int state_slots) {
   state_positions_.resize(std::min(state_positions_.size(), static_cast<size_t>(state_slots)));
   for (size_t i = 0; i < memory_.size(); ++i) {
     if (!held_[i]) continue;
-    const KvLayerShape& shape = shapes_[i];
-    const int64_t places = shape.state_values > 0 ? this->state_slots() : blocks_;
-    ClearUnused(BytesOf(memory_[i]).subspan(static_cast<size_t>(places) * PlaceBytes(shape, dtype_)));
+    const auto clear_behind = [](const AlignedMemory& memory, int places, size_t each) {
+      ClearUnused(BytesOf(memory).subspan(static_cast<size_t>(places) * each));
+    };
+    clear_behind(memory_[i].blocks, blocks_, 2 * HalfBlockBytes(shapes_[i], dtype_));
+    clear_behind(memory_[i].states, this->state_slots(), SlotBytes(shapes_[i]));
   }
 }
 
@@ -127,14 +146,17 @@ size_t KvCache::index_of(LayerId layer) const {
   return static_cast<size_t>(layer.value - layers_.begin);
 }
 
-int64_t KvCache::place_bytes(LayerId layer) const {
-  return static_cast<int64_t>(PlaceBytes(shape(layer), dtype_));
+int64_t KvCache::block_bytes(LayerId layer) const {
+  return static_cast<int64_t>(2 * HalfBlockBytes(shape(layer), dtype_));
 }
+
+int64_t KvCache::slot_bytes(LayerId layer) const { return static_cast<int64_t>(SlotBytes(shape(layer))); }
 
 std::byte* KvCache::keys(LayerId layer, BlockId block) const {
   const size_t index = index_of(layer);
   SHOAL_CHECK(block.value >= 0 && block.value < blocks_);
-  return memory_[index].data() +
+  SHOAL_CHECK_GT(shapes_[index].kv_heads, 0);
+  return memory_[index].blocks.data() +
          2 * HalfBlockBytes(shapes_[index], dtype_) * static_cast<size_t>(block.value);
 }
 
@@ -148,7 +170,7 @@ float* KvCache::state(LayerId layer, SlotId slot) const {
   SHOAL_CHECK(slot.value >= 0 && slot.value < state_slots());
   const auto index = static_cast<size_t>(layer.value - layers_.begin);
   SHOAL_CHECK_GT(shapes_[index].state_values, 0);
-  return reinterpret_cast<float*>(memory_[index].data() +
+  return reinterpret_cast<float*>(memory_[index].states.data() +
                                   SlotBytes(shapes_[index]) * static_cast<size_t>(slot.value));
 }
 

@@ -29,8 +29,9 @@ struct StateWrite {
 /// The slot of a sequence without a state yet, before its first token.
 inline constexpr SlotId kNoState{-1};
 
-/// Memory for `blocks` blocks and `state_slots` states of each layer in `layers`, each layer's apart, so that layers
-/// can leave. Pages are touched only when a block or slot is first written. One block of one layer holds, one after the other,
+/// Memory for `blocks` blocks and `state_slots` states of each layer in `layers` that has such, each layer's apart, so
+/// that layers can leave. Pages are touched only when a block or slot is first written. One block of one layer holds, one
+/// after the other,
 ///   K   [kv_heads][head_dim][kBlockPositions]
 ///   V   [kv_heads][kBlockPositions][head_dim]
 /// and in a cache of int8 what KvHeadBytes says for each head (kernels.h).
@@ -48,8 +49,9 @@ class KvCache {
   Range layers() const { return layers_; }
   /// CHECK that the cache has the layer.
   const KvLayerShape& shape(LayerId layer) const { return shapes_[index_of(layer)]; }
-  /// Bytes of one block, or of one state, of the layer: they lie one after the other.
-  int64_t place_bytes(LayerId layer) const;
+  /// Bytes of one block of the layer, and of one state; 0: it has none. Blocks lie one after the other, and so do states.
+  int64_t block_bytes(LayerId layer) const;
+  int64_t slot_bytes(LayerId layer) const;
 
   int state_slots() const { return static_cast<int>(state_positions_.size()); }
 
@@ -62,7 +64,7 @@ class KvCache {
   /// Whether the layer is one of layers() that was not taken.
   bool has(LayerId layer) const { return layers_.contains(layer.value) && held_[index_of(layer)]; }
 
-  /// First byte of K (V) of a block. CHECKs that the cache has the layer and the block.
+  /// First byte of K (V) of a block. CHECKs that the cache has the layer and the block, and that the layer has blocks.
   std::byte* keys(LayerId layer, BlockId block) const;
   std::byte* values(LayerId layer, BlockId block) const;
 
@@ -89,8 +91,12 @@ class KvCache {
   DType dtype_ = DType::kF16;
   int blocks_ = 0;
   std::vector<int32_t> state_positions_;
-  std::vector<AlignedMemory> memory_;  // Of each layer's blocks or slots, and maybe more behind them.
-  std::vector<bool> held_;             // Of each layer: its memory is here.
+  /// Of one layer, and maybe more behind them.
+  struct LayerMemory {
+    AlignedMemory blocks, states;
+  };
+  std::vector<LayerMemory> memory_;
+  std::vector<bool> held_;  // Of each layer: its memory is here.
 };
 
 }  // namespace shoal

@@ -163,6 +163,34 @@ TEST(KvCache, LayersKeepBlocksOrStatesEachWithBytesOfItsOwn) {
   EXPECT_EQ(std::ssize(bytes), total);
 }
 
+TEST(KvCache, ALayerMayKeepBlocksAndStates) {
+  const auto make = [](int blocks, int slots) {
+    return *KvCache::Create({2, 3}, {{1, 16, 32}}, DType::kF32, blocks, slots);
+  };
+  const auto old = make(3, 2);
+  EXPECT_EQ(old->block_bytes(LayerId{2}), 2 * 32 * 16 * 4);
+  EXPECT_EQ(old->slot_bytes(LayerId{2}), 32 * 4);
+  EXPECT_EQ(old->bytes_per_block(), old->block_bytes(LayerId{2}));
+  EXPECT_EQ(old->bytes_per_slot(), old->slot_bytes(LayerId{2}));
+  for (int block = 0; block < 3; ++block) {
+    std::fill_n(old->keys(LayerId{2}, BlockId{block}), old->block_bytes(LayerId{2}),
+                static_cast<std::byte>(1 + block));
+  }
+  for (int slot = 0; slot < 2; ++slot)
+    std::fill_n(old->state(LayerId{2}, SlotId{slot}), 32, static_cast<float>(7 + slot));
+  const auto cache = make(5, 1);  // More of one, fewer of the other.
+  EXPECT_EQ(cache->take_over(*old), (std::vector<LayerId>{{2}}));
+  for (int block = 0; block < 5; ++block) {
+    const std::byte expected{static_cast<uint8_t>(block < 3 ? 1 + block : 0)};
+    const std::byte* const begin = cache->keys(LayerId{2}, BlockId{block});
+    EXPECT_EQ(std::count(begin, begin + cache->block_bytes(LayerId{2}), expected),
+              cache->block_bytes(LayerId{2}))
+        << block;
+  }
+  const float* const state = cache->state(LayerId{2}, SlotId{0});
+  EXPECT_EQ(std::count(state, state + 32, 7.0f), 32);
+}
+
 TEST(KvCache, ASlotHoldsNothingUntilItsPositionIsSet) {
   const auto cache = *KvCache::Create({0, 1}, {{.state_values = 16}}, DType::kF16, 0, 2);
   EXPECT_EQ(cache->state_position(SlotId{1}), -1);
@@ -177,7 +205,7 @@ std::unique_ptr<KvCache> FilledCache(int blocks, int slots) {
                                 blocks, slots);
   for (int block = 0; block < blocks; ++block) {
     std::byte* const begin = cache->keys(LayerId{5}, BlockId{block});
-    std::fill_n(begin, cache->place_bytes(LayerId{5}), static_cast<std::byte>(1 + block));
+    std::fill_n(begin, cache->block_bytes(LayerId{5}), static_cast<std::byte>(1 + block));
   }
   for (int slot = 0; slot < slots; ++slot) {
     *cache->state(LayerId{4}, SlotId{slot}) = static_cast<float>(slot);
@@ -191,8 +219,8 @@ void ExpectFilled(const KvCache& cache, int blocks, int slots) {
   for (int block = 0; block < cache.blocks(); ++block) {
     const std::byte expected{static_cast<uint8_t>(block < blocks ? 1 + block : 0)};
     const std::byte* const begin = cache.keys(LayerId{5}, BlockId{block});
-    EXPECT_EQ(std::count(begin, begin + cache.place_bytes(LayerId{5}), expected),
-              cache.place_bytes(LayerId{5}))
+    EXPECT_EQ(std::count(begin, begin + cache.block_bytes(LayerId{5}), expected),
+              cache.block_bytes(LayerId{5}))
         << "block " << block;
   }
   for (int slot = 0; slot < cache.state_slots(); ++slot) {
@@ -247,10 +275,11 @@ TEST(KvCache, WhatIsTrimmedIsGoneAndTheRestStays) {
   ExpectFilled(*cache, 66, 3);
 }
 
-TEST(KvCacheDeathTest, AskingALayerWithBlocksForAStateIsABug) {
+TEST(KvCacheDeathTest, AskingALayerForWhatItDoesNotKeepIsABug) {
   const auto cache = *KvCache::Create({0, 2}, {{2, 16}, {.state_values = 16}}, DType::kF16, 1, 1);
   EXPECT_DEATH(cache->state(LayerId{0}, SlotId{0}), "state_values");
   EXPECT_DEATH(cache->state(LayerId{1}, SlotId{1}), "slot");
+  EXPECT_DEATH(cache->keys(LayerId{1}, BlockId{0}), "kv_heads");
 }
 
 TEST(KvCache, ReturnsResourceExhaustedIfMemoryIsRefused) {

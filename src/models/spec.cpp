@@ -130,8 +130,8 @@ std::vector<ExpertId> AllExperts(const LayerSpec& layer) {
 }
 
 bool KeepsState(const ModelSpec& spec) {
-  return std::ranges::any_of(
-      spec.layers, [](const LayerSpec& layer) { return CacheShapeOf(layer.mixer).state_values > 0; });
+  return std::ranges::any_of(spec.layers,
+                             [](const LayerSpec& layer) { return CacheShapeOf(layer.mixer).has_states(); });
 }
 
 }  // namespace shoal

@@ -25,12 +25,14 @@ constexpr int64_t KvHeadBytes(int64_t head_dim, DType dtype) {
   return kBlockPositions * (KvKeyColumns(head_dim) + 2 * KvGroups(head_dim));
 }
 
-/// What one layer caches. If state_values is 0: K and V for each position, each [kv_heads, head_dim] in the
-/// cache's dtype. Otherwise: one state of state_values f32 for each sequence, and nothing for each position.
+/// What one layer caches: K and V for each position, each [kv_heads, head_dim] in the cache's dtype; or one state of
+/// state_values f32 for each sequence; or both.
 struct KvLayerShape {
-  int kv_heads = 0;
+  int kv_heads = 0;  ///< 0: nothing for each position.
   int head_dim = 0;
-  int64_t state_values = 0;
+  int64_t state_values = 0;  ///< 0: no state.
+  bool has_blocks() const { return kv_heads > 0; }
+  bool has_states() const { return state_values > 0; }
   bool operator==(const KvLayerShape&) const = default;
 };
 
