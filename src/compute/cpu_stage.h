@@ -32,7 +32,8 @@ struct StageLayer {
   std::optional<Norm> feed_forward_out_norm;
   std::optional<float> output_scale;
   bool parallel = false;
-  float residual_scale = 1;
+  float mixer_scale = 1;  ///< Factors on what the layer adds to x.
+  float feed_forward_scale = 1;
   std::optional<AltUpLayer> altup;
   AddendUse addend = AddendUse::kNone;
 

@@ -222,10 +222,11 @@ absl::Status CpuStage::run_residual_layer(const ComputeContext& context, const S
   const bool ends = std::holds_alternative<NoFeedForwardBlock>(layer.feed_forward);
   const int group = std::visit([&](const auto& block) { return block.input_group(context.activations); },
                                layer.feed_forward);
-  const float* const scales = ScalesOf(*context.arena, layer.residual_scale, x.rows);
+  const float* const mixer_scales = ScalesOf(*context.arena, layer.mixer_scale, x.rows);
+  const float* const scales = ScalesOf(*context.arena, layer.feed_forward_scale, x.rows);
   RETURN_IF_ERROR(input.fill(context, group, [&](Range rows) {
     if (layer.mixer_out_norm) layer.mixer_out_norm->apply(kernels, shared.out, shared.out, rows);
-    kernels.add_rows({.x = shared.out, .scales = scales, .y = x, .rows = rows});
+    kernels.add_rows({.x = shared.out, .scales = mixer_scales, .y = x, .rows = rows});
     // In a parallel layer `normed` still holds what the mixer read.
     if (!layer.parallel && !ends) NormOrCopy(kernels, layer.feed_forward_norm, x, shared.normed, rows);
   }));

@@ -42,7 +42,8 @@ absl::Status CpuStage::load_layer(const ResolvedWeights& weights, const WeightLo
   ASSIGN_OR_RETURN(layer.mixer_norm, Norm::LoadIfAny(loader, spec.mixer_norm));
   layer.cache_shape = CacheShapeOf(spec.mixer);
   layer.parallel = spec.parallel;
-  layer.residual_scale = spec.residual_scale;
+  layer.mixer_scale = spec.residual_scale;
+  layer.feed_forward_scale = spec.residual_scale * spec.feed_forward_scale;
   layer.addend = spec.addend;
   if (const RopeSpec* rope = PositionRopeOf(spec.mixer)) layer.rope = rope_index(*rope);
   ASSIGN_OR_RETURN(layer.mixer, LoadMixer(loader, spec.mixer, pool));
@@ -153,8 +154,7 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
 }
 
 bool CpuStage::keeps_states() const {
-  return std::ranges::any_of(layers_,
-                             [](const StageLayer& layer) { return layer.cache_shape.state_values > 0; });
+  return std::ranges::any_of(layers_, [](const StageLayer& layer) { return layer.cache_shape.has_states(); });
 }
 
 absl::Status CpuStage::final_norm(const ComputeContext& context, MatView<const float> x,

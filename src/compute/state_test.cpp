@@ -24,12 +24,6 @@ std::vector<int32_t> RandomTokens(int64_t count) {
   return tokens;
 }
 
-std::unique_ptr<LocalModel> Load(const LocalOptions& options) {
-  auto model = LocalModel::Load(TinyCheckpoint("qwen3_5_moe", AffineFormat{4, 64}), options);
-  EXPECT_TRUE(model.ok()) << model.status();
-  return model.ok() ? *std::move(model) : nullptr;
-}
-
 std::vector<float> Step(LocalModel& model, int sequence, std::span<const int32_t> tokens) {
   const LocalSlice slice{sequence, tokens};
   const auto logits = model.step({&slice, 1});
@@ -41,7 +35,17 @@ bool SameBits(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() && !a.empty() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
-TEST(RecurrentState, AFailedStepLeavesItAsItWas) {
+/// Layers that keep a state, or cache positions, or both.
+class RecurrentState : public ::testing::TestWithParam<const char*> {
+ protected:
+  static std::unique_ptr<LocalModel> Load(const LocalOptions& options) {
+    auto model = LocalModel::Load(TinyCheckpoint(GetParam(), AffineFormat{4, 64}), options);
+    EXPECT_TRUE(model.ok()) << model.status();
+    return model.ok() ? *std::move(model) : nullptr;
+  }
+};
+
+TEST_P(RecurrentState, AFailedStepLeavesItAsItWas) {
   const auto model = Load({.split = {4, 3}});
   ASSERT_NE(model, nullptr);
   const std::vector<int32_t> tokens = RandomTokens(60);
@@ -66,7 +70,7 @@ TEST(RecurrentState, AFailedStepLeavesItAsItWas) {
   EXPECT_TRUE(SameBits(Step(*model, 0, all.subspan(53, 1)), token));
 }
 
-TEST(RecurrentState, SnapshotsAtBlockBoundariesGiveTheBitsOfTheWhole) {
+TEST_P(RecurrentState, SnapshotsAtBlockBoundariesGiveTheBitsOfTheWhole) {
   const std::vector<int32_t> tokens = RandomTokens(104);
   const std::span<const int32_t> all(tokens);
   const auto plain = Load({});
@@ -90,6 +94,9 @@ TEST(RecurrentState, SnapshotsAtBlockBoundariesGiveTheBitsOfTheWhole) {
   EXPECT_TRUE(SameBits(Step(*model, 0, all.subspan(100, 4)), behind));
   EXPECT_TRUE(SameBits(Step(*model, 64, all.subspan(100, 4)), behind));
 }
+
+INSTANTIATE_TEST_SUITE_P(Families, RecurrentState, ::testing::Values("qwen3_5_moe", "falcon_h1"),
+                         [](const auto& name) { return std::string(name.param); });
 
 /// One stage alone, given slots by hand.
 class OneStage : public ::testing::Test {

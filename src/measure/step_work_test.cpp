@@ -84,13 +84,18 @@ TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
       multiplies += elements;
       if (use.role != "router") int8 += elements;
     });
-    double states = 0;  // Three passes over each state, and its convolution.
+    // Three passes over each state, and its convolution.
+    const auto of_mamba2 = [](const Mamba2Spec& mamba) {
+      return static_cast<double>(3 * mamba.inner() * mamba.state_dim + mamba.conv.elements());
+    };
+    double states = 0;
     for (const LayerSpec& layer : subject.spec.layers) {
       if (const auto* conv = std::get_if<ShortConvSpec>(&layer.mixer)) {
         states += static_cast<double>(conv->conv.elements());
       }
-      if (const auto* mamba = std::get_if<Mamba2Spec>(&layer.mixer)) {
-        states += static_cast<double>(3 * mamba->inner() * mamba->state_dim + mamba->conv.elements());
+      if (const auto* mamba = std::get_if<Mamba2Spec>(&layer.mixer)) states += of_mamba2(*mamba);
+      if (const auto* both = std::get_if<AttentionBesideMamba2Spec>(&layer.mixer)) {
+        states += of_mamba2(both->mamba);
       }
       const auto* delta = std::get_if<GatedDeltaNetSpec>(&layer.mixer);
       if (delta == nullptr) continue;

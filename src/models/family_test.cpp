@@ -36,6 +36,7 @@ TEST(Families, AreThoseOfTheFolder) {
                                                "ernie4_5_moe",
                                                "exaone4",
                                                "exaone_moe",
+                                               "falcon_h1",
                                                "gemma",
                                                "gemma2",
                                                "gemma3",
@@ -110,7 +111,8 @@ TEST(Families, AnUnknownModelTypeListsThoseKnown) {
   const auto spec = SpecFor(*config);
   EXPECT_EQ(spec.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(Message(spec.status()), HasSubstr("m/config.json"));
-  EXPECT_THAT(Message(spec.status()), HasSubstr("'mamba' is not built; known: afmoe, apertus, cohere2, "));
+  EXPECT_THAT(Message(spec.status()),
+              HasSubstr("'mamba' is not built; known: afmoe, apertus, cohere2, "));
 }
 
 /// Matrices of single heads are narrow in every model.

@@ -39,7 +39,8 @@ struct DenseSpec {
   LinearSpec gate;    ///< Without sources where there is none.
   LinearSpec up, down;
   Gating gating = Gating::kSilu;
-  float limit = 0;  ///< Of kClampedSwiglu and kClampedSilu.
+  float limit = 0;       ///< Of kClampedSwiglu and kClampedSilu.
+  float gate_scale = 1;  ///< Factor on gate x.
   /// > 0: of gate x, what exceeds the row's mean by so many of its standard deviations, else 0.
   float gate_cutoff = 0;
   std::optional<Activation> activation = std::nullopt;  ///< There is no gate.
@@ -128,6 +129,7 @@ struct LayerSpec {
   /// The feed-forward reads what the mixer reads, mixer_norm of x as it came to the layer, and has no norm of its own.
   bool parallel = false;
   float residual_scale = 1;               ///< Factor on what mixer and feed-forward add to x.
+  float feed_forward_scale = 1;           ///< Another on what the feed-forward adds.
   std::optional<WeightRef> output_scale;  ///< [1]: factor on the layer's output.
   std::optional<AltUpLayerSpec> altup;    ///< Of models with ModelSpec::altup, whose feed-forwards are dense.
   AddendUse addend = AddendUse::kNone;

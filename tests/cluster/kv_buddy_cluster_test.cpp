@@ -336,10 +336,10 @@ TEST_P(KvBuddyExperts, CopiesGiveWayToWeightsThatAreLoadedBesideTheSession) {
 }
 INSTANTIATE_TEST_SUITE_P(Tight, KvBuddyExperts, testing::Values(Cached{"qwen3_moe"}));
 
-// A copy knows nothing of the family, only of its cache: keys and values, latent ones, windows, states.
+// A copy knows nothing of the family, only of its cache: keys and values, latent ones, windows, states, or both.
 INSTANTIATE_TEST_SUITE_P(Caches, KvBuddyCluster,
                          testing::Values(Cached{"qwen3_moe"}, Cached{"deepseek_v3"}, Cached{"gpt_oss"},
-                                         Cached{"gemma4"}, Cached{"qwen3_5_moe"},
+                                         Cached{"gemma4"}, Cached{"qwen3_5_moe"}, Cached{"falcon_h1"},
                                          Cached{"qwen3_moe", Plan::KvDtype::kQ8},
                                          Cached{"deepseek_v3", Plan::KvDtype::kQ8}),
                          [](const auto& cached) { return cached.param.name(); });

@@ -183,6 +183,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"ernie4_5_moe", {{}, {"plain"}}},
       {"exaone4", {{}, {"plain"}}},
       {"exaone_moe", {{}, {"plain"}}},
+      {"falcon_h1", {{}, {"plain"}}},
       {"gemma", {{}, {"plain"}}},
       {"gemma2", {{}, {"plain"}}},
       {"gemma3", {{}, {}}},

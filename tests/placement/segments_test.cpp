@@ -27,7 +27,7 @@ struct Subject {
 std::vector<Subject> Subjects() {
   std::vector<Subject> subjects;
   for (const char* family : {"qwen3", "llama", "gemma3_text", "phi3", "qwen2", "deepseek_v3", "glm4_moe",
-                             "apertus", "nemotron_h", "starcoder2", "nanochat", "qwen2_moe", "gemma4_text"}) {
+                             "apertus", "nemotron_h", "starcoder2", "nanochat", "qwen2_moe", "gemma4_text", "falcon_h1"}) {
     subjects.push_back({fmt::format("{}_4bit", family), family, AffineFormat{4, 64}});
   }
   subjects.push_back({"qwen3_bf16", "qwen3", std::nullopt});

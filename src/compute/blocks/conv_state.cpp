@@ -20,8 +20,9 @@ absl::StatusOr<StateConvolution> StateConvolution::Load(const WeightLoader& load
   conv.activation_ = activation;
   conv.taps_.resize(taps.size());
   for (int64_t c = 0; c < channels; ++c) {
+    const float factor = weights.factors.empty() ? 1.0f : weights.factors[static_cast<size_t>(c)];
     for (int64_t j = 0; j < width; ++j) {
-      conv.taps_[static_cast<size_t>(j * channels + c)] = taps[static_cast<size_t>(c * width + j)];
+      conv.taps_[static_cast<size_t>(j * channels + c)] = taps[static_cast<size_t>(c * width + j)] * factor;
     }
   }
   if (weights.bias) {

@@ -18,10 +18,11 @@ class StateConvolution {
  public:
   StateConvolution() = default;
   /// taps: [channels * width] in one or several parts, of each channel its taps, the oldest position first. bias:
-  /// [channels].
+  /// [channels]. factors: [channels] on the rows that it sees, or empty.
   struct Weights {
     std::span<const WeightRef> taps;
     const std::optional<WeightRef>& bias;
+    std::span<const float> factors = {};
   };
   static absl::StatusOr<StateConvolution> Load(const WeightLoader& loader, const Weights& weights,
                                                int64_t channels, ConvActivation activation);

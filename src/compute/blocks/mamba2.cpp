@@ -5,10 +5,25 @@
 
 #include "base/status.h"
 #include "compute/blocks/softplus.h"
+#include "compute/row_ops.h"
 #include "compute/step_profile.h"
 #include "numeric/transcendental.h"
 
 namespace shoal {
+namespace {
+
+/// Of each channel of the convolution; empty: all are 1.
+std::vector<float> ChannelFactors(const Mamba2Spec& spec) {
+  const auto& [gate, x, b, c, step] = spec.factors;
+  if (x == 1 && b == 1 && c == 1) return {};
+  std::vector<float> factors(static_cast<size_t>(spec.inner()), x);
+  const auto shared = static_cast<size_t>(spec.groups) * static_cast<size_t>(spec.state_dim);
+  factors.insert(factors.end(), shared, b);
+  factors.insert(factors.end(), shared, c);
+  return factors;
+}
+
+}  // namespace
 
 absl::StatusOr<Mamba2> Mamba2::Load(const WeightLoader& loader, const Mamba2Spec& spec, ThreadPool& pool) {
   Mamba2 mamba;
@@ -19,20 +34,26 @@ absl::StatusOr<Mamba2> Mamba2::Load(const WeightLoader& loader, const Mamba2Spec
   mamba.conv_values_ = spec.conv_values();
   mamba.step_min_ = spec.step_min;
   mamba.step_max_ = spec.step_max;
+  mamba.step_factor_ = spec.factors.step;
+  mamba.gate_factor_ = spec.factors.gate;
   ASSIGN_OR_RETURN(std::vector<Linear> in,
                    Linear::LoadTogether(loader, {&spec.gate, &spec.xbc, &spec.step}, pool));
   mamba.gate_ = std::move(in[0]);
   mamba.xbc_ = std::move(in[1]);
   mamba.step_ = std::move(in[2]);
   ASSIGN_OR_RETURN(mamba.o_, Linear::Load(loader, spec.o, pool));
-  ASSIGN_OR_RETURN(mamba.conv_,
-                   StateConvolution::Load(loader, {.taps = {&spec.conv, 1}, .bias = spec.conv_bias},
-                                          spec.channels(), ConvActivation::kSilu));
+  const std::vector<float> factors = ChannelFactors(spec);
+  ASSIGN_OR_RETURN(
+      mamba.conv_,
+      StateConvolution::Load(loader, {.taps = {&spec.conv, 1}, .bias = spec.conv_bias, .factors = factors},
+                             spec.channels(), ConvActivation::kSilu));
   ASSIGN_OR_RETURN(mamba.rate_, loader.read_exp(spec.decay_log));
   ASSIGN_OR_RETURN(mamba.step_bias_, loader.read_vector(spec.step_bias));
   ASSIGN_OR_RETURN(mamba.skip_, loader.read_vector(spec.skip));
-  ASSIGN_OR_RETURN(mamba.norm_, loader.read_vector(spec.norm.weight));
-  mamba.norm_eps_ = spec.norm.eps;
+  if (!spec.norm) return mamba;
+  ASSIGN_OR_RETURN(mamba.norm_, loader.read_vector(spec.norm->weight));
+  mamba.norm_eps_ = spec.norm->eps;
+  mamba.norm_before_gate_ = spec.norm_before_gate;
   return mamba;
 }
 
@@ -92,7 +113,8 @@ void Mamba2::run_head(const ComputeContext& context, const MixerStep& step, cons
   // In double: one value per head and row, and a state remembers every error of its decay.
   for (int64_t t = 0; t < rows.step.rows; ++t) {
     float& dt = rows.step.at(t, head);
-    dt = static_cast<float>(std::clamp(Softplus(double{dt} + step_bias_[h]), step_min_, step_max_));
+    dt = static_cast<float>(
+        std::clamp(Softplus(double{dt} * step_factor_ + step_bias_[h]), step_min_, step_max_));
     rows.decay.at(t, head) = static_cast<float>(Exp(-double{rate_[h]} * dt));
   }
   const int64_t inner = heads_ * head_dim_;
@@ -127,12 +149,15 @@ void Mamba2::run_head(const ComputeContext& context, const MixerStep& step, cons
 }
 
 void Mamba2::finish(const Kernels& kernels, const Rows& rows, Range part) const {
-  kernels.silu_mul({.gate = rows.gate, .up = rows.out, .out = rows.out, .rows = part});
+  if (gate_factor_ != 1) Multiply(rows.gate, gate_factor_, part);
+  const SiluMulArgs gating{.gate = rows.gate, .up = rows.out, .out = rows.out, .rows = part};
+  if (!norm_before_gate_) kernels.silu_mul(gating);
   const int64_t size = rows.out.cols / groups_;
-  for (int64_t g = 0; g < groups_; ++g) {
+  for (int64_t g = 0; g < groups_ && !norm_.empty(); ++g) {
     const MatView<float> x = rows.out.cols_between(g * size, (g + 1) * size);
     kernels.rms_norm({.x = x, .weight = norm_.data() + g * size, .eps = norm_eps_, .y = x, .rows = part});
   }
+  if (norm_before_gate_) kernels.silu_mul(gating);
 }
 
 }  // namespace shoal

@@ -39,17 +39,20 @@ class Mamba2 {
     MatView<float> out;    ///< [T, inner]
   };
   void run_head(const ComputeContext& context, const MixerStep& step, const Rows& rows, int64_t head) const;
-  /// out of `part` = norm(out * silu(gate)).
+  /// out of `part` = norm(out * silu(gate)), as the spec says.
   void finish(const Kernels& kernels, const Rows& rows, Range part) const;
 
   int64_t heads_ = 0, head_dim_ = 0, groups_ = 0, state_dim_ = 0;
   int64_t conv_values_ = 0;
   double step_min_ = 0, step_max_ = 0;
+  double step_factor_ = 1;
+  float gate_factor_ = 1;
   Linear gate_, xbc_, step_, o_;
   StateConvolution conv_;
   std::vector<float> rate_, step_bias_, skip_;  // [heads]; rate: exp(decay_log).
-  std::vector<float> norm_;                     // [inner]
+  std::vector<float> norm_;                     // [inner]; empty: none.
   float norm_eps_ = 0;
+  bool norm_before_gate_ = false;
 };
 
 }  // namespace shoal

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "compute/blocks/attention.h"
+#include "compute/blocks/attention_beside_mamba2.h"
 #include "compute/blocks/gated_delta_net.h"
 #include "compute/blocks/latent_attention.h"
 #include "compute/blocks/linear.h"
@@ -37,7 +38,8 @@ template <MixerBlock... Types>
 using OneOfMixerBlocks = std::variant<Types...>;
 
 /// In the order of MixerSpec.
-using AnyMixerBlock = OneOfMixerBlocks<Attention, LatentAttention, GatedDeltaNet, ShortConv, Mamba2>;
+using AnyMixerBlock = OneOfMixerBlocks<Attention, LatentAttention, GatedDeltaNet, ShortConv, Mamba2,
+                                       AttentionBesideMamba2>;
 
 absl::StatusOr<AnyMixerBlock> LoadMixer(const WeightLoader& loader, const MixerSpec& spec, ThreadPool& pool);
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "compute/row_ops.h"
 #include "compute/step_profile.h"
 #include "numeric/transcendental.h"
 
@@ -67,6 +68,7 @@ void Mlp::place(const std::shared_ptr<std::byte>& memory, const std::array<int64
 absl::StatusOr<GatingRule> GatingRule::Load(const WeightLoader& loader, const DenseSpec& spec) {
   GatingRule rule{.gating = spec.gating,
                   .limit = spec.limit,
+                  .gate_scale = spec.gate_scale,
                   .gate_cutoff = spec.gate_cutoff,
                   .activation = spec.activation};
   if (!spec.xielu) return rule;
@@ -111,6 +113,7 @@ void GatingRule::apply(const ComputeContext& context, MatView<float> hidden, Mat
     return kernels.activate(
         {.x = hidden, .activation = *activation, .xielu = xielu, .out = hidden, .rows = rows});
   }
+  if (gate_scale != 1) Multiply(hidden, gate_scale, rows);
   if (gate_cutoff > 0) CutOff(hidden, gate_cutoff, rows);
   switch (gating) {
     case Gating::kSilu:

@@ -22,6 +22,7 @@ struct MlpTask;
 struct GatingRule {
   Gating gating = Gating::kSilu;
   float limit = 0;
+  float gate_scale = 1;
   float gate_cutoff = 0;                 ///< As DenseSpec.
   std::optional<Activation> activation;  ///< There is no gate.
   XieluShape xielu;

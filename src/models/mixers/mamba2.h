@@ -16,8 +16,8 @@ namespace shoal {
 /// the sequence and silu; the heads of a group share B and C. Per position and head,
 ///   state = decay * state + B (step x)^T,  y = state^T C + skip * x,
 /// with step = softplus(step + step_bias) within [step_min, step_max] and decay = exp(-exp(decay_log) * step). All heads'
-/// y is multiplied by silu(gate) and then normed over each group's part.
-/// Source: Dao, Gu 2024, arXiv:2405.21060; transformers `Mamba2Mixer`.
+/// y is multiplied by silu(gate) and then normed over each group's part, or the other way round, or not normed.
+/// Source: Dao, Gu 2024, arXiv:2405.21060; transformers `Mamba2Mixer`, `FalconH1Mixer`.
 struct Mamba2Spec {
   int heads = 0;
   int head_dim = 0;
@@ -27,13 +27,19 @@ struct Mamba2Spec {
   LinearSpec gate;     ///< [inner(), D]
   LinearSpec xbc;      ///< [channels(), D]: x, B of all groups, C of all groups.
   LinearSpec step;     ///< [heads, D]
-  WeightRef conv;      ///< [channels() * conv_width]: of each channel its taps, the oldest position first.
+  /// What the outputs of these projections are multiplied by.
+  struct Factors {
+    float gate = 1, x = 1, b = 1, c = 1, step = 1;
+  };
+  Factors factors;
+  WeightRef conv;  ///< [channels() * conv_width]: of each channel its taps, the oldest position first.
   std::optional<WeightRef> conv_bias;    ///< [channels()]
   WeightRef decay_log, step_bias, skip;  ///< [heads]
   double step_min = 0;
   double step_max = std::numeric_limits<double>::max();
-  NormSpec norm;  ///< [inner()]
-  LinearSpec o;   ///< [D, inner()]
+  std::optional<NormSpec> norm;   ///< [inner()]
+  bool norm_before_gate = false;  ///< y is normed first, then multiplied by silu(gate).
+  LinearSpec o;                   ///< [D, inner()]
 
   int64_t inner() const { return int64_t{heads} * head_dim; }
   int64_t channels() const { return inner() + int64_t{2} * groups * state_dim; }

@@ -6,6 +6,7 @@
 #include <concepts>
 #include <variant>
 
+#include "models/mixers/attention_beside_mamba2.h"
 #include "models/mixers/gated_delta_net.h"
 #include "models/mixers/gqa.h"
 #include "models/mixers/mamba2.h"
@@ -30,7 +31,8 @@ concept Mixer = requires(const T& mixer, const WeightWalk& walk) {
 template <Mixer... Types>
 using OneOfMixers = std::variant<Types...>;
 
-using MixerSpec = OneOfMixers<GqaSpec, MlaSpec, GatedDeltaNetSpec, ShortConvSpec, Mamba2Spec>;
+using MixerSpec = OneOfMixers<GqaSpec, MlaSpec, GatedDeltaNetSpec, ShortConvSpec, Mamba2Spec,
+                              AttentionBesideMamba2Spec>;
 
 inline int64_t CachedDimOf(const MixerSpec& mixer) {
   return std::visit([](const auto& m) { return m.cached_dim(); }, mixer);

@@ -162,6 +162,11 @@ absl::StatusOr<bool> ReadLateFlag(const ModelConfig& config, const char* key) {
   return flag.value_or(false);
 }
 
+absl::StatusOr<double> ReadFactor(const ModelConfig& config, const char* key) {
+  ASSIGN_OR_RETURN(const std::optional<double> stated, config.optional_number(key, {1e-6, 1e6}));
+  return stated.value_or(1.0);
+}
+
 WeightRef MatrixAt(const std::string& base, int64_t rows, int64_t cols) {
   return {.shape = {rows, cols}, .sources = {{.base = base}}};
 }
@@ -174,6 +179,13 @@ LinearSpec LinearAt(const std::string& base, int64_t rows, int64_t cols, bool bi
   LinearSpec linear{.weight = MatrixAt(base, rows, cols), .bias = std::nullopt};
   if (bias) linear.bias = WeightRef{.shape = {rows}, .sources = {{.base = base, .suffix = "bias"}}};
   return linear;
+}
+
+WeightSource ReshapedAt(const std::string& base, const char* suffix, std::vector<int64_t> stored_shape) {
+  WeightSource source{.base = base, .suffix = suffix};
+  source.strided = WeightSource::StridedView{
+      .stored_shape = std::move(stored_shape), .offset = 0, .row_stride = 0, .col_stride = 1};
+  return source;
 }
 
 LinearSpec PartOf(const std::string& base, int64_t stored, int64_t begin, int64_t rows, int64_t cols) {
@@ -288,6 +300,23 @@ void NormOutputsOnly(const DecoderSizes& sizes, ModelSpec& spec) {
     layer.mixer_out_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps);
     layer.feed_forward_out_norm = NormAt(base + ".post_feedforward_layernorm", sizes.width, sizes.eps);
   }
+}
+
+void NameAsFeedForward(ModelSpec& spec) {
+  constexpr std::string_view kMlp = ".mlp";
+  constexpr std::string_view kNorm = ".post_attention_layernorm";
+  EditWeights(spec, [&](WeightRef& ref) {
+    for (WeightSource& source : ref.sources) {
+      if (source.base == "model.norm") source.base = "model.final_layernorm";
+      if (!source.base.starts_with("model.layers.")) continue;
+      if (const size_t at = source.base.find(kMlp); at != std::string::npos) {
+        source.base.replace(at, kMlp.size(), ".feed_forward");
+      }
+      if (const size_t at = source.base.find(kNorm); at != std::string::npos) {
+        source.base.replace(at, kNorm.size(), ".pre_ff_layernorm");
+      }
+    }
+  });
 }
 
 void UseLayerNorms(LayerNormBias bias, ModelSpec& spec) {

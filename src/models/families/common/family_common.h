@@ -91,10 +91,16 @@ absl::StatusOr<int> ReadHeadDimOrShare(const ModelConfig& config, const DecoderS
 /// loading refuses them.
 absl::StatusOr<bool> ReadLateFlag(const ModelConfig& config, const char* key);
 
+/// A factor, which is 1 where absent.
+absl::StatusOr<double> ReadFactor(const ModelConfig& config, const char* key);
+
 // Tensors under one name: `<base>.weight`, `<base>.bias`.
 WeightRef MatrixAt(const std::string& base, int64_t rows, int64_t cols);
 NormSpec NormAt(const std::string& base, int64_t size, float eps);
 LinearSpec LinearAt(const std::string& base, int64_t rows, int64_t cols, bool bias);
+
+/// The values of `<base>.<suffix>` as a vector, which are stored in another shape.
+WeightSource ReshapedAt(const std::string& base, const char* suffix, std::vector<int64_t> stored_shape);
 
 /// gate_proj, up_proj and down_proj below `base`.
 DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias);
@@ -149,6 +155,10 @@ ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const Mak
 /// Norms what attention and feed-forward add instead of what they read: post_attention_layernorm and
 /// post_feedforward_layernorm of every layer.
 void NormOutputsOnly(const DecoderSizes& sizes, ModelSpec& spec);
+
+/// Gives the feed-forwards and norms of layers the names feed_forward and pre_ff_layernorm, and the last norm
+/// final_layernorm: those of Jamba and Falcon.
+void NameAsFeedForward(ModelSpec& spec);
 
 /// Makes the norms of layers, and the one before the head, layer norms: with a bias beside each weight, or without.
 enum class LayerNormBias : uint8_t { kNone, kBeside };

@@ -1,7 +1,5 @@
 #include "models/families/common/family_granite.h"
 
-#include <optional>
-
 #include "base/status.h"
 #include "models/families/common/family_moe.h"
 
@@ -48,14 +46,10 @@ MoeSpec GraniteExpertsAt(const std::string& base, int64_t width, const MoeSettin
 }
 
 absl::Status ApplyGraniteMultipliers(const ModelConfig& config, ModelSpec& spec) {
-  const auto factor = [&config](const char* key) -> absl::StatusOr<double> {
-    ASSIGN_OR_RETURN(const std::optional<double> stated, config.optional_number(key, {1e-6, 1e6}));
-    return stated.value_or(1.0);
-  };
-  ASSIGN_OR_RETURN(const double embedding, factor("embedding_multiplier"));
-  ASSIGN_OR_RETURN(const double residual, factor("residual_multiplier"));
-  ASSIGN_OR_RETURN(const double scores, factor("attention_multiplier"));
-  ASSIGN_OR_RETURN(const double divisor, factor("logits_scaling"));
+  ASSIGN_OR_RETURN(const double embedding, ReadFactor(config, "embedding_multiplier"));
+  ASSIGN_OR_RETURN(const double residual, ReadFactor(config, "residual_multiplier"));
+  ASSIGN_OR_RETURN(const double scores, ReadFactor(config, "attention_multiplier"));
+  ASSIGN_OR_RETURN(const double divisor, ReadFactor(config, "logits_scaling"));
   spec.embedding_scale = static_cast<float>(embedding);
   spec.logits_scale = static_cast<float>(1.0 / divisor);
   for (LayerSpec& layer : spec.layers) {

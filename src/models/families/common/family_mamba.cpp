@@ -12,17 +12,6 @@
 namespace shoal {
 namespace {
 
-/// Rows [begin, begin + rows) of in_proj, and of its bias.
-LinearSpec InProjectionPart(const std::string& base, int64_t stored, Range rows, int64_t width, bool bias) {
-  LinearSpec part = PartOf(base, stored, rows.begin, rows.size(), width);
-  if (!bias) return part;
-  WeightSource source{.base = base, .suffix = "bias"};
-  source.strided = WeightSource::StridedView{
-      .stored_shape = {stored}, .offset = rows.begin, .row_stride = 0, .col_stride = 1};
-  part.bias = WeightRef{.shape = {rows.size()}, .sources = {std::move(source)}};
-  return part;
-}
-
 /// time_step_limit: [least, most] step; unbounded where absent.
 absl::Status ReadStepLimit(const ModelConfig& config, Mamba2Spec& spec) {
   constexpr char kKey[] = "time_step_limit";
@@ -71,6 +60,22 @@ WeightRef DecayLogAt(const std::string& base, int64_t heads) {
   return logs;
 }
 
+LinearSpec InProjectionPart(const std::string& base, int64_t stored, Range rows, int64_t width, bool bias) {
+  LinearSpec part = PartOf(base, stored, rows.begin, rows.size(), width);
+  if (!bias) return part;
+  WeightSource source = ReshapedAt(base, "bias", {stored});
+  source.strided->offset = rows.begin;
+  part.bias = WeightRef{.shape = {rows.size()}, .sources = {std::move(source)}};
+  return part;
+}
+
+WeightRef ConvTapsAt(const std::string& base, int64_t channels, int64_t width) {
+  WeightSource mlx = ReshapedAt(base, "weight", {channels, width, 1});
+  mlx.mlx = width != 1;
+  return {.shape = {channels * width},
+          .sources = {ReshapedAt(base, "weight", {channels, 1, width}), std::move(mlx)}};
+}
+
 Mamba2Spec Mamba2At(const std::string& base, int64_t width, float eps, const Mamba2Settings& settings) {
   Mamba2Spec mamba = settings.sizes;
   const int64_t inner = mamba.inner();
@@ -86,15 +91,7 @@ Mamba2Spec Mamba2At(const std::string& base, int64_t width, float eps, const Mam
   const auto vector = [&](const std::string& of, const char* suffix, int64_t size) {
     return WeightRef{.shape = {size}, .sources = {{.base = of, .suffix = suffix}}};
   };
-  mamba.conv = {.shape = {channels * mamba.conv_width}, .sources = {}};
-  const int64_t taps = mamba.conv_width;
-  for (const std::vector<int64_t>& shape : {std::vector{channels, int64_t{1}, taps},     // Of the hub.
-                                            std::vector{channels, taps, int64_t{1}}}) {  // Of MLX.
-    WeightSource source{.base = base + ".conv1d", .mlx = shape[2] == 1 && taps != 1};
-    source.strided =
-        WeightSource::StridedView{.stored_shape = shape, .offset = 0, .row_stride = 0, .col_stride = 1};
-    mamba.conv.sources.push_back(std::move(source));
-  }
+  mamba.conv = ConvTapsAt(base + ".conv1d", channels, mamba.conv_width);
   if (settings.conv_bias) mamba.conv_bias = vector(base + ".conv1d", "bias", channels);
   mamba.decay_log = DecayLogAt(base, mamba.heads);
   mamba.step_bias = vector(base, "dt_bias", mamba.heads);
