@@ -634,5 +634,60 @@ TEST(Accuracy, DeltaRuleErrsByItsRoundingsOnly) {
   }
 }
 
+// Some rows of the selective scan, each from the state that the row before left. The bound of each result adds its own
+// roundings to those of its inputs; the exponential errs by 2 ulp = 4 u.
+TEST(Accuracy, SelectiveScanErrsByItsRoundingsOnly) {
+  RandomStream random(34);
+  const int64_t channels = 24;
+  for (const int64_t state_dim : {3, 16}) {
+    const std::vector<float> x = RandomFloats(random, channels), skip = RandomFloats(random, channels);
+    const std::vector<float> key = RandomFloats(random, state_dim), query = RandomFloats(random, state_dim);
+    std::vector<float> step, rate;
+    for (int64_t c = 0; c < channels; ++c) step.push_back(static_cast<float>(random.uniform()));
+    for (int64_t i = 0; i < state_dim * channels; ++i)
+      rate.push_back(static_cast<float>(-16 * random.uniform()));
+    std::vector<float> state = RandomFloats(random, state_dim * channels);
+    for (int round = 0; round < 3; ++round) {
+      std::vector<float> next(state.size()), out(x.size());
+      Reference().selective_scan({.x = ConstView(x, channels),
+                                  .step = ConstView(step, channels),
+                                  .key = ConstView(key, state_dim),
+                                  .query = ConstView(query, state_dim),
+                                  .rate = rate.data(),
+                                  .skip = skip.data(),
+                                  .state_in = state.data(),
+                                  .state_out = next.data(),
+                                  .out = View(out, channels),
+                                  .cols = {0, channels}});
+      for (int64_t c = 0; c < channels; ++c) {
+        const auto i = static_cast<size_t>(c);
+        const double taken = double{step[i]} * x[i];
+        double sum = 0, sum_size = 0, sum_error = 0;
+        for (int64_t n = 0; n < state_dim; ++n) {
+          const auto at = static_cast<size_t>(n * channels + c);
+          const double k = key[static_cast<size_t>(n)], q = query[static_cast<size_t>(n)];
+          const double exponent = double{step[i]} * rate[at];
+          const double kept = std::exp(exponent) * state[at];
+          const double exact = kept + k * taken;
+          // Roundings of the exponent, the exponential and its product; of what is taken; of the sum.
+          const double error =
+              (std::fabs(kept) * (std::fabs(exponent) + 5) + std::fabs(k * taken) + std::fabs(exact)) * kU *
+              1.01;
+          EXPECT_NEAR(next[at], exact, error) << state_dim;
+          sum += q * exact;
+          sum_size += std::fabs(q * exact);
+          sum_error += std::fabs(q) * error;
+        }
+        const double skipped = double{skip[i]} * x[i];
+        const double chain = static_cast<double>(state_dim) * kU;
+        EXPECT_NEAR(out[i], sum + skipped,
+                    (sum_error + chain * sum_size + kU * std::fabs(sum + skipped)) * 1.01)
+            << state_dim;
+      }
+      state = next;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace shoal

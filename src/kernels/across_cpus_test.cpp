@@ -184,5 +184,43 @@ TEST(AcrossCpus, RecurrentLayersAreTheSameBits) {
   EXPECT_EQ(digest.value(), 0x15d545f3d8a1c0fu);
 }
 
+TEST(AcrossCpus, SelectiveScansAreTheSameBits) {
+  Digest digest;
+  for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+    RandomStream random(26);
+    const int64_t rows = 9, channels = 24, state_dim = 8, cols = 2 * channels + 2 * state_dim;
+    const std::vector<float> mixed = RandomFloats(random, rows * cols, kind);
+    const std::vector<float> rate = RandomFloats(random, state_dim * channels, kind);
+    const std::vector<float> skip = RandomFloats(random, channels, kind);
+    std::vector<float> state = RandomFloats(random, state_dim * channels, kind);
+    std::vector<float> out(static_cast<size_t>(rows * channels));
+    // The sigmoids of what the rows hold, as steps are positive, and rates are not.
+    std::vector<float> steps(out.size()), ones(out.size(), 1.0f), rates(rate.size()),
+        minus(rate.size(), -4.0f);
+    const MatView<const float> all = ConstView(mixed, cols);
+    Reference().sigmoid_mul({.gate = all.cols_between(channels, 2 * channels),
+                             .up = ConstView(ones, channels),
+                             .out = View(steps, channels),
+                             .rows = {0, rows}});
+    Reference().sigmoid_mul({.gate = ConstView(rate, channels),
+                             .up = ConstView(minus, channels),
+                             .out = View(rates, channels),
+                             .rows = {0, state_dim}});
+    Reference().selective_scan({.x = all.cols_between(0, channels),
+                                .step = ConstView(steps, channels),
+                                .key = all.cols_between(2 * channels, 2 * channels + state_dim),
+                                .query = all.cols_between(2 * channels + state_dim, cols),
+                                .rate = rates.data(),
+                                .skip = skip.data(),
+                                .state_in = state.data(),
+                                .state_out = state.data(),
+                                .out = View(out, channels),
+                                .cols = {0, channels}});
+    digest.add(out);
+    digest.add(state);
+  }
+  EXPECT_EQ(digest.value(), 0x5ae65c478d5160f1u);
+}
+
 }  // namespace
 }  // namespace shoal

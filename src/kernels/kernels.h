@@ -216,6 +216,25 @@ struct DeltaRuleArgs {
   StateRule rule = StateRule::kDelta;
 };
 
+/// The selective scan of Mamba 1 over consecutive rows of a sequence, for channels c in cols. For each row t:
+///   state[n, c]  = fma(key[t, n], round(step[t, c] * x[t, c]), round(exp(step[t, c] * rate[n, c]) * state[n, c]))
+///   out[t, c]    = fma(skip[c], x[t, c], sum over n of query[t, n] * state[n, c])
+/// The sum is one chain over ascending n; exp is that of silu_mul. Rows are computed one by one, so the result does not
+/// depend on how rows are cut into calls. At least one row.
+/// Source: Gu, Dao 2023, arXiv:2312.00752, algorithm 2, whose B and C are key and query.
+struct SelectiveScanArgs {
+  MatView<const float> x;           ///< [T, C]
+  MatView<const float> step;        ///< [T, C]
+  MatView<const float> key;         ///< [T, N]
+  MatView<const float> query;       ///< [T, N]
+  const float* rate = nullptr;      ///< [N, C]
+  const float* skip = nullptr;      ///< [C]
+  const float* state_in = nullptr;  ///< [N, C] before the first row.
+  float* state_out = nullptr;       ///< [N, C] after the last row. May be state_in.
+  MatView<float> out;               ///< [T, C], may be x or step.
+  Range cols;
+};
+
 // ---- Attention --------------------------------------------------------------------------------------------
 
 /// Positions of a split, for which attention computes one partial result. Splits begin at multiples of this.

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "kernels/test_data.h"
+#include "kernels/test_recurrent.h"
 #if defined(__x86_64__)
 #include "kernels/amx_emulated.h"
 #endif
@@ -455,46 +456,6 @@ void Case_causal_conv(const Pair& pair) {
   }
 }
 
-/// The rows of one head within wider matrices, and the state before them.
-struct DeltaProblem {
-  int64_t rows, keys, values;
-  std::vector<float> mixed;  ///< [T, 2 I + J + 3]: query, key, value.
-  std::vector<float> gates;  ///< [T, I + 1]: decays, beta.
-  std::vector<float> state;  ///< [I, J]
-  bool by_channel = false;
-  StateRule rule = StateRule::kDelta;
-
-  DeltaProblem(RandomStream& random, int64_t rows_in, int64_t keys_in, int64_t values_in, Values kind)
-      : rows(rows_in), keys(keys_in), values(values_in) {
-    mixed = RandomFloats(random, rows * (2 * keys + values + 3), kind);
-    for (int64_t i = 0; i < (keys + 1) * rows; ++i) gates.push_back(static_cast<float>(random.uniform()));
-    state = RandomFloats(random, keys * values, kind);
-  }
-  /// Runs rows [0, cut), then the others. Returns the outputs, followed by the state.
-  std::vector<float> run(const Kernels& kernels, int64_t cut) const {
-    std::vector<float> out(static_cast<size_t>(rows * values));
-    std::vector<float> between = state, after = state;
-    const MatView<const float> all = ConstView(mixed, 2 * keys + values + 3);
-    const MatView<const float> scales = ConstView(gates, keys + 1);
-    for (const Range part : {Range{0, cut}, Range{cut, rows}}) {
-      if (part.empty()) continue;
-      const MatView<const float> x = all.rows_between(part.begin, part.end);
-      const MatView<const float> g = scales.rows_between(part.begin, part.end);
-      kernels.delta_rule({.query = x.cols_between(0, keys),
-                          .key = x.cols_between(keys, 2 * keys),
-                          .value = x.cols_between(2 * keys, 2 * keys + values),
-                          .decay = g.cols_between(0, by_channel ? keys : 1),
-                          .beta = g.cols_between(keys, keys + 1),
-                          .state_in = part.begin == 0 ? state.data() : between.data(),
-                          .state_out = part.end == rows ? after.data() : between.data(),
-                          .out = View(out, values).rows_between(part.begin, part.end),
-                          .rule = rule});
-    }
-    out.insert(out.end(), after.begin(), after.end());
-    return out;
-  }
-};
-
 void Case_delta_rule(const Pair& pair) {
   RandomStream random(20);
   for (const auto& [rows, keys, values] : std::vector<std::array<int64_t, 3>>{
@@ -510,6 +471,23 @@ void Case_delta_rule(const Pair& pair) {
             EXPECT_EQ(Bits(problem.run(pair.tested, cut)), expected)
                 << rows << ", " << keys << ", " << values;
           }
+        }
+      }
+    }
+  }
+}
+
+void Case_selective_scan(const Pair& pair) {
+  RandomStream random(33);
+  for (const auto& [rows, channels, state_dim] : std::vector<std::array<int64_t, 3>>{
+           {1, 1, 1}, {4, 20, 12}, {3, 32, 16}, {7, 100, 5}, {2, 640, 16}, {40, 48, 8}}) {
+    for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+      const ScanProblem problem(random, rows, channels, state_dim, kind);
+      const std::vector<uint32_t> expected = Bits(problem.run(pair.reference, rows, 1));
+      for (const int64_t cut : {rows, rows / 2}) {
+        for (const int parts : {1, 3}) {
+          EXPECT_EQ(Bits(problem.run(pair.tested, cut, parts)), expected)
+              << rows << ", " << channels << ", " << state_dim;
         }
       }
     }

@@ -415,6 +415,29 @@ void delta_rule(const DeltaRuleArgs& args) {
   }
 }
 
+void selective_scan(const SelectiveScanArgs& args) {
+  const int64_t channels = args.x.cols;
+  const float* state = args.state_in;
+  for (int64_t t = 0; t < args.x.rows; ++t) {
+    const float* query = args.query.data + t * args.query.stride;
+    const float* key = args.key.data + t * args.key.stride;
+    for (int64_t c = args.cols.begin; c < args.cols.end; ++c) {
+      const float x = args.x.data[t * args.x.stride + c];
+      const float step = args.step.data[t * args.step.stride + c];
+      const float taken = step * x;
+      float out = 0.0f;
+      for (int64_t n = 0; n < args.key.cols; ++n) {
+        const int64_t at = n * channels + c;
+        const float next = Fma(key[n], taken, ExpF32(step * args.rate[at]) * state[at]);
+        args.state_out[at] = next;
+        out = Fma(query[n], next, out);
+      }
+      args.out.data[t * args.out.stride + c] = Fma(args.skip[c], x, out);
+    }
+    state = args.state_out;
+  }
+}
+
 // ---- Attention ----
 
 int64_t StoreElement(void* data, DType dtype, int64_t index, float value) {
