@@ -95,7 +95,7 @@ TEST_P(RecurrentState, SnapshotsAtBlockBoundariesGiveTheBitsOfTheWhole) {
   EXPECT_TRUE(SameBits(Step(*model, 64, all.subspan(100, 4)), behind));
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, RecurrentState, ::testing::Values("qwen3_5_moe", "falcon_h1"),
+INSTANTIATE_TEST_SUITE_P(Families, RecurrentState, ::testing::Values("qwen3_5_moe", "falcon_h1", "jamba"),
                          [](const auto& name) { return std::string(name.param); });
 
 /// One stage alone, given slots by hand.

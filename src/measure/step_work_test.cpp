@@ -97,6 +97,9 @@ TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
       if (const auto* both = std::get_if<AttentionBesideMamba2Spec>(&layer.mixer)) {
         states += of_mamba2(both->mamba);
       }
+      if (const auto* mamba = std::get_if<Mamba1Spec>(&layer.mixer)) {  // With an exponential of each value.
+        states += static_cast<double>(15 * mamba->decay_log.elements() + mamba->conv.elements());
+      }
       const auto* delta = std::get_if<GatedDeltaNetSpec>(&layer.mixer);
       if (delta == nullptr) continue;
       states += 3.0 * delta->value_heads * delta->key_dim * delta->value_dim;

@@ -53,6 +53,7 @@ TEST(Families, AreThoseOfTheFolder) {
                                                "granitemoehybrid",
                                                "hunyuan_v1_dense",
                                                "hunyuan_v1_moe",
+                                               "jamba",
                                                "kimi_k2",
                                                "kimi_k25",
                                                "kimi_linear",

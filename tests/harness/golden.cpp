@@ -200,6 +200,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"granitemoehybrid", {{}, {"dense", "plain"}}},
       {"hunyuan_v1_dense", {{}, {"plain"}}},
       {"hunyuan_v1_moe", {{}, {"plain"}}},
+      {"jamba", {{}, {"plain"}}},
       {"kimi_k2", {{}, {"plain"}}},
       {"kimi_k25", {{}, {"text"}}},
       {"kimi_linear", {{}, {"plain"}}},

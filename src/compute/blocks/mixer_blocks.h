@@ -13,6 +13,7 @@
 #include "compute/blocks/gated_delta_net.h"
 #include "compute/blocks/latent_attention.h"
 #include "compute/blocks/linear.h"
+#include "compute/blocks/mamba1.h"
 #include "compute/blocks/mamba2.h"
 #include "compute/blocks/mixer_step.h"
 #include "compute/blocks/short_conv.h"
@@ -39,7 +40,7 @@ using OneOfMixerBlocks = std::variant<Types...>;
 
 /// In the order of MixerSpec.
 using AnyMixerBlock = OneOfMixerBlocks<Attention, LatentAttention, GatedDeltaNet, ShortConv, Mamba2,
-                                       AttentionBesideMamba2>;
+                                       AttentionBesideMamba2, Mamba1>;
 
 absl::StatusOr<AnyMixerBlock> LoadMixer(const WeightLoader& loader, const MixerSpec& spec, ThreadPool& pool);
 

@@ -9,6 +9,7 @@
 #include "models/mixers/attention_beside_mamba2.h"
 #include "models/mixers/gated_delta_net.h"
 #include "models/mixers/gqa.h"
+#include "models/mixers/mamba1.h"
 #include "models/mixers/mamba2.h"
 #include "models/mixers/mla.h"
 #include "models/mixers/short_conv.h"
@@ -32,7 +33,7 @@ template <Mixer... Types>
 using OneOfMixers = std::variant<Types...>;
 
 using MixerSpec = OneOfMixers<GqaSpec, MlaSpec, GatedDeltaNetSpec, ShortConvSpec, Mamba2Spec,
-                              AttentionBesideMamba2Spec>;
+                              AttentionBesideMamba2Spec, Mamba1Spec>;
 
 inline int64_t CachedDimOf(const MixerSpec& mixer) {
   return std::visit([](const auto& m) { return m.cached_dim(); }, mixer);
