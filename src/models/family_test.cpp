@@ -27,6 +27,7 @@ TEST(Families, AreThoseOfTheFolder) {
   for (const Family* family : Families()) names.insert(family->model_type);
   EXPECT_EQ(names, (std::set<std::string_view>{"afmoe",
                                                "apertus",
+                                               "bailing_hybrid",
                                                "cohere2",
                                                "deepseek",
                                                "deepseek_v2",
@@ -113,7 +114,7 @@ TEST(Families, AnUnknownModelTypeListsThoseKnown) {
   EXPECT_EQ(spec.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(Message(spec.status()), HasSubstr("m/config.json"));
   EXPECT_THAT(Message(spec.status()),
-              HasSubstr("'mamba' is not built; known: afmoe, apertus, cohere2, "));
+              HasSubstr("'mamba' is not built; known: afmoe, apertus, bailing_hybrid, "));
 }
 
 /// Matrices of single heads are narrow in every model.

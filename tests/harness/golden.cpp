@@ -174,6 +174,7 @@ GoldenCases GoldenFolders(const std::string& family) {
   static const std::map<std::string, Names> kCases = {
       {"afmoe", {{}, {"plain"}}},
       {"apertus", {{}, {"plain"}}},
+      {"bailing_hybrid", {{}, {"plain"}}},
       {"cohere2", {{}, {"plain"}}},
       {"deepseek", {{}, {"v1moe"}}},
       {"deepseek_v2", {{}, {"group_limited", "lite"}}},

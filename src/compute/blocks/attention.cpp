@@ -155,7 +155,7 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   timer.next(StepPhase::kAttentionOut);
   if (output_gate_) gates = gated.cols_between(head_dim_, 2 * head_dim_);
   if (gate_) gates = AsHeads(gates, heads_.heads);
-  if (gates.data != nullptr) apply_gates(context, gates, AsHeads(out, heads_.heads));
+  if (gates.data != nullptr) ApplyHeadGates(context, gates, AsHeads(out, heads_.heads));
   LinearInput attended(out);
   const LinearTask output[] = {{&o_, y, attended.all_rows()}};
   return RunLinears(context, attended, output);
@@ -182,21 +182,6 @@ MatView<float> Attention::attend(const ComputeContext& context, const MixerStep&
   const MatView<float> compact = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * value_dim_);
   CopyHeads(AsHeads(out, heads_.heads), AsHeads(compact, heads_.heads), {0, tokens * heads_.heads});
   return compact;
-}
-
-/// Multiplies the heads' outputs [T * heads, value_dim] by the sigmoids of gates of that shape, or of one for each head.
-void Attention::apply_gates(const ComputeContext& context, MatView<const float> gates,
-                            MatView<float> heads) const {
-  const bool one_each = gates.cols == 1 && heads.cols > 1;
-  MatView<float> spread;
-  if (one_each) spread = context.arena->allocate_rows<float>(heads.rows, heads.cols);
-  context.for_rows(heads.rows, heads.cols, [&](Range part) {
-    for (int64_t r = part.begin; one_each && r < part.end; ++r) {
-      std::fill_n(spread.row(r), spread.cols, gates.at(r, 0));
-    }
-    context.kernels->sigmoid_mul(
-        {.gate = one_each ? MatView<const float>(spread) : gates, .up = heads, .out = heads, .rows = part});
-  });
 }
 
 void Attention::apply_rope(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,

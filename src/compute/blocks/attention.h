@@ -43,7 +43,6 @@ class Attention {
   MatView<float> padded(const ComputeContext& context, MatView<float> rows, int heads) const;
   MatView<float> attend(const ComputeContext& context, const MixerStep& step, const KvLayerView& cache,
                         MatView<const float> queries) const;
-  void apply_gates(const ComputeContext& context, MatView<const float> gates, MatView<float> out) const;
   AttentionHeads heads_;  // Of the cache's head dimension.
   int head_dim_ = 0;
   int value_dim_ = 0;

@@ -45,6 +45,20 @@ void ApplyTemperature(const QueryTemperature& temperature, std::span<const int64
   }
 }
 
+void ApplyHeadGates(const ComputeContext& context, MatView<const float> gates, MatView<float> heads) {
+  const ArenaScope scope(*context.arena);
+  const bool one_each = gates.cols == 1 && heads.cols > 1;
+  MatView<float> spread;
+  if (one_each) spread = context.arena->allocate_rows<float>(heads.rows, heads.cols);
+  context.for_rows(heads.rows, heads.cols, [&](Range part) {
+    for (int64_t r = part.begin; one_each && r < part.end; ++r) {
+      std::fill_n(spread.row(r), spread.cols, gates.at(r, 0));
+    }
+    context.kernels->sigmoid_mul(
+        {.gate = one_each ? MatView<const float>(spread) : gates, .up = heads, .out = heads, .rows = part});
+  });
+}
+
 KvLayerView AttentionHeads::cache_of(const MixerStep& step) const {
   return {.keys = step.cache.keys(step.layer, BlockId{0}),
           .values = step.cache.values(step.layer, BlockId{0}),

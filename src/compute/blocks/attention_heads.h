@@ -23,6 +23,10 @@ void AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache
 void ApplyTemperature(const QueryTemperature& temperature, std::span<const int64_t> positions,
                       MatView<float> queries, Range rows);
 
+/// Multiplies the heads' outputs [T * heads, value_dim] by the sigmoids of gates of that shape, or of one for each head
+/// [T * heads, 1].
+void ApplyHeadGates(const ComputeContext& context, MatView<const float> gates, MatView<float> heads);
+
 /// The heads of an attention, and how they attend.
 struct AttentionHeads {
   int heads = 0;

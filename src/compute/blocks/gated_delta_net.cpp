@@ -26,6 +26,7 @@ absl::StatusOr<GatedDeltaNet> GatedDeltaNet::Load(const WeightLoader& loader, co
   delta.value_dim_ = spec.value_dim;
   delta.conv_values_ = spec.conv_values();
   delta.decays_each_ = spec.decays_by_channel ? spec.key_dim : 1;
+  delta.decay_bound_ = spec.decay_bound;
   delta.sigmoid_gate_ = spec.sigmoid_gate;
   ASSIGN_OR_RETURN(
       std::vector<Linear> in,
@@ -180,8 +181,10 @@ void GatedDeltaNet::open_gates(const Rows& rows, int64_t value_head) const {
     beta = static_cast<float>(1 / (1 + Exp(-double{beta})));
     for (int64_t i = value_head * decays_each_; i < (value_head + 1) * decays_each_; ++i) {
       float& decay = rows.decay.at(t, i);
-      const double step = Softplus(double{decay} + step_bias_[static_cast<size_t>(i)]);
-      decay = static_cast<float>(Exp(-double{rate_[h]} * step));
+      const double step = double{decay} + step_bias_[static_cast<size_t>(i)];
+      const double rate = rate_[h];
+      const double log = decay_bound_ ? *decay_bound_ / (1 + Exp(-rate * step)) : -rate * Softplus(step);
+      decay = static_cast<float>(Exp(log));
     }
   }
 }

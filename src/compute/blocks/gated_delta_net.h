@@ -50,6 +50,7 @@ class GatedDeltaNet {
   int64_t key_heads_ = 0, value_heads_ = 0, key_dim_ = 0, value_dim_ = 0;
   int64_t conv_values_ = 0;
   int64_t decays_each_ = 1;  // Of a head.
+  std::optional<double> decay_bound_;
   bool sigmoid_gate_ = false;
   Linear q_, k_, v_, z_, b_, a_, o_;
   std::optional<Linear> z_in_, a_in_;

@@ -70,8 +70,11 @@ absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightLoader& loader
   attention.rotates_ = spec.rope.dims > 0;
   attention.temperature_ = spec.temperature;
   const LinearSpec& q_in = spec.q_a ? *spec.q_a : spec.q;
-  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, {&q_in, &spec.kv_a}, pool));
+  std::vector<const LinearSpec*> parts = {&q_in, &spec.kv_a};
+  if (spec.gate) parts.push_back(&*spec.gate);
+  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, parts, pool));
   attention.kv_a_ = std::move(in[1]);
+  if (spec.gate) attention.gate_ = std::move(in[2]);
   if (spec.q_a) {
     attention.q_a_ = std::move(in[0]);
     ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(loader, *spec.q_norm));
@@ -88,7 +91,7 @@ absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightLoader& loader
 
 int64_t LatentAttention::bytes() const {
   return (q_a_ ? q_a_->bytes() + q_norm_->bytes() : 0) + q_.bytes() + kv_a_.bytes() + kv_norm_.bytes() +
-         BytesOf(keys_) + BytesOf(values_) + o_.bytes();
+         BytesOf(keys_) + BytesOf(values_) + (gate_ ? gate_->bytes() : 0) + o_.bytes();
 }
 
 absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput& input,
@@ -97,15 +100,16 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
   PhaseTimer timer(context, StepPhase::kQkv);
-  const MatView<float> latent = arena.allocate_rows<float>(tokens, kv_a_.rows());
-  ASSIGN_OR_RETURN(const MatView<float> q, queries(context, input, latent));
+  Made made{.latent = arena.allocate_rows<float>(tokens, kv_a_.rows()), .gates = {}};
+  if (gate_) made.gates = arena.allocate_rows<float>(tokens, gate_->rows());
+  ASSIGN_OR_RETURN(const MatView<float> q, queries(context, input, made));
   apply_temperature(context, step, q);
   const MatView<float> absorbed = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * heads_.head_dim);
   RETURN_IF_ERROR(absorb(context, q, step.rope, absorbed));
 
   timer.next(StepPhase::kRopeAppend);
   const KvLayerView cache = heads_.cache_of(step);
-  append(context, latent, step, cache);
+  append(context, made.latent, step, cache);
 
   timer.next(StepPhase::kAttention);
   const MatView<float> attended = arena.allocate_rows<float>(tokens, absorbed.cols);
@@ -119,22 +123,21 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
   }
   heads_.attend(context, cache, rows);
   timer.next(StepPhase::kAttentionOut);
-  return give_out(context, attended, y);
+  return give_out(context, attended, made.gates, y);
 }
 
-/// The queries [T, heads * (nope + rope)]; `latent` gets kv_a's rows, as both are made of the input.
+/// The queries [T, heads * (nope + rope)]; `made` gets the other rows, as all are made of the input.
 absl::StatusOr<MatView<float>> LatentAttention::queries(const ComputeContext& context, LinearInput& input,
-                                                        MatView<float> latent) const {
+                                                        const Made& made) const {
   Arena& arena = *context.arena;
+  const Range all = input.all_rows();
   const MatView<float> q = arena.allocate_rows<float>(input.rows(), q_.rows());
-  if (!q_a_) {
-    const LinearTask both[] = {{&q_, q, input.all_rows()}, {&kv_a_, latent, input.all_rows()}};
-    RETURN_IF_ERROR(RunLinears(context, input, both));
-    return q;
-  }
-  const MatView<float> low = arena.allocate_rows<float>(input.rows(), q_a_->rows());
-  const LinearTask both[] = {{&*q_a_, low, input.all_rows()}, {&kv_a_, latent, input.all_rows()}};
-  RETURN_IF_ERROR(RunLinears(context, input, both));
+  const MatView<float> low = q_a_ ? arena.allocate_rows<float>(input.rows(), q_a_->rows()) : q;
+  LinearTask tasks[3] = {{q_a_ ? &*q_a_ : &q_, low, all}, {&kv_a_, made.latent, all}};
+  size_t count = 2;
+  if (gate_) tasks[count++] = {&*gate_, made.gates, all};
+  RETURN_IF_ERROR(RunLinears(context, input, std::span(tasks).first(count)));
+  if (!q_a_) return q;
   LinearInput normed(low);
   RETURN_IF_ERROR(normed.fill(context, q_.activation_group(context.activations),
                               [&](Range part) { q_norm_->apply(*context.kernels, low, low, part); }));
@@ -203,9 +206,9 @@ void LatentAttention::append(const ComputeContext& context, MatView<float> laten
   AppendKeysAndValues(context, cache, step, keys, values);
 }
 
-/// y = o(every head's value matrix applied to what it attended).
+/// y = o(every head's value matrix applied to what it attended, times the sigmoid of its gate where there are gates).
 absl::Status LatentAttention::give_out(const ComputeContext& context, MatView<const float> attended,
-                                       MatView<float> y) const {
+                                       MatView<float> gates, MatView<float> y) const {
   const ArenaScope scope(*context.arena);
   Arena& arena = *context.arena;
   const int64_t tokens = attended.rows;
@@ -224,6 +227,11 @@ absl::Status LatentAttention::give_out(const ComputeContext& context, MatView<co
       CopyCols(values.rows_between(h * tokens, (h + 1) * tokens), 0, rows, h * value_dim_, value_dim_, part);
     }
   });
+  if (gate_) {
+    const int64_t heads = heads_.heads;
+    ApplyHeadGates(context, MatView<const float>(gates.data, tokens * heads, 1),
+                   MatView<float>(rows.data, tokens * heads, value_dim_));
+  }
   LinearInput input(rows);
   const LinearTask out[] = {{&o_, y, input.all_rows()}};
   return RunLinears(context, input, out);

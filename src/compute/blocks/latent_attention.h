@@ -31,14 +31,20 @@ class LatentAttention {
                        MatView<float> y) const;
 
  private:
+  /// What is made of the input beside the queries.
+  struct Made {
+    MatView<float> latent;  ///< [T, latent + rope]
+    MatView<float> gates;   ///< [T, heads], where there are gates.
+  };
   absl::StatusOr<MatView<float>> queries(const ComputeContext& context, LinearInput& input,
-                                         MatView<float> latent) const;
+                                         const Made& made) const;
   void apply_temperature(const ComputeContext& context, const MixerStep& step, MatView<float> q) const;
   absl::Status absorb(const ComputeContext& context, MatView<const float> q, const RopeRows& rope,
                       MatView<float> absorbed) const;
   void append(const ComputeContext& context, MatView<float> latent, const MixerStep& step,
               const KvLayerView& cache) const;
-  absl::Status give_out(const ComputeContext& context, MatView<const float> attended, MatView<float> y) const;
+  absl::Status give_out(const ComputeContext& context, MatView<const float> attended, MatView<float> gates,
+                        MatView<float> y) const;
   void rotate(const ComputeContext& context, MatView<float> x, int heads, const RopeRows& rope) const;
 
   AttentionHeads heads_;
@@ -49,7 +55,7 @@ class LatentAttention {
   RopePairing pairing_ = RopePairing::kHalfSplit;
   bool rotates_ = true;
   QueryTemperature temperature_;
-  std::optional<Linear> q_a_;
+  std::optional<Linear> q_a_, gate_;
   std::optional<Norm> q_norm_;
   Linear q_, kv_a_, o_;
   Norm kv_norm_;

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_kda.h"
 #include "models/families/common/family_mla.h"
 #include "models/families/common/family_moe.h"
 #include "models/family.h"
@@ -41,40 +42,24 @@ absl::StatusOr<std::vector<bool>> ReadAttendingLayers(const ModelConfig& linear,
   return attending;
 }
 
-GatedDeltaNetSpec KdaAt(const std::string& base, const DecoderSizes& sizes, GatedDeltaNetSpec kda) {
+GatedDeltaNetSpec KimiKdaAt(const std::string& base, const DecoderSizes& sizes, const GatedDeltaNetSpec& of) {
+  GatedDeltaNetSpec kda = KdaAt(base, sizes.width, sizes.eps, of);
   const int64_t inner = int64_t{kda.key_heads} * kda.key_dim;
-  const auto linear = [&](const char* name, int64_t rows) {
-    return LinearAt(base + name, rows, sizes.width, false);
-  };
-  kda.q = linear(".q_proj", inner);
-  kda.k = linear(".k_proj", inner);
-  kda.v = linear(".v_proj", inner);
-  kda.b = linear(".b_proj", kda.value_heads);
-  kda.a_in = linear(".f_a_proj", kda.key_dim);
+  kda.a_in = LinearAt(base + ".f_a_proj", kda.key_dim, sizes.width, false);
   kda.a = LinearAt(base + ".f_b_proj", inner, kda.key_dim, false);
-  kda.z_in = linear(".g_a_proj", kda.key_dim);
+  kda.z_in = LinearAt(base + ".g_a_proj", kda.key_dim, sizes.width, false);
   kda.z = LinearAt(base + ".g_b_proj", inner, kda.key_dim, false);
-  const auto reshaped = [](const std::string& of, const char* suffix, std::vector<int64_t> shape) {
-    WeightSource source{.base = of, .suffix = suffix};
-    source.strided = WeightSource::StridedView{
-        .stored_shape = std::move(shape), .offset = 0, .row_stride = 0, .col_stride = 1};
-    return source;
-  };
   const int64_t taps = kda.conv_width;
   for (const char* name : {".q_conv", ".k_conv", ".v_conv"}) {
-    WeightSource mlx = reshaped(base + name + ".conv", "weight", {inner, taps, 1});
+    WeightSource mlx = ReshapedAt(base + name + ".conv", "weight", {inner, taps, 1});
     mlx.mlx = true;
     mlx.only_with = mlx.name();
     kda.conv.push_back(
         {.shape = {inner * taps},
-         .sources = {reshaped(base + name + "1d", "weight", {inner, 1, taps}), std::move(mlx)}});
+         .sources = {ReshapedAt(base + name + "1d", "weight", {inner, 1, taps}), std::move(mlx)}});
   }
-  kda.decay_log = {.shape = {kda.value_heads},
-                   .sources = {reshaped(base, "A_log", {1, 1, kda.value_heads, 1}),
-                               reshaped(base, "A_log", {kda.value_heads})}};
-  kda.step_bias = {.shape = {inner}, .sources = {{.base = base, .suffix = "dt_bias"}}};
-  kda.norm = NormAt(base + ".o_norm", kda.value_dim, sizes.eps);
-  kda.o = LinearAt(base + ".o_proj", sizes.width, inner, false);
+  kda.decay_log.sources = {ReshapedAt(base, "A_log", {1, 1, kda.value_heads, 1}),
+                           ReshapedAt(base, "A_log", {kda.value_heads})};
   return kda;
 }
 
@@ -82,13 +67,7 @@ absl::StatusOr<GatedDeltaNetSpec> ReadKda(const ModelConfig& linear) {
   ASSIGN_OR_RETURN(const int64_t heads, linear.required_int("num_heads", {1, 1 << 12}));
   ASSIGN_OR_RETURN(const int64_t dim, linear.required_int("head_dim", {1, 1 << 12}));
   ASSIGN_OR_RETURN(const int64_t taps, linear.required_int("short_conv_kernel_size", {1, 64}));
-  GatedDeltaNetSpec kda;
-  kda.key_heads = kda.value_heads = static_cast<int>(heads);
-  kda.key_dim = kda.value_dim = static_cast<int>(dim);
-  kda.conv_width = static_cast<int>(taps);
-  kda.decays_by_channel = true;
-  kda.sigmoid_gate = true;
-  return kda;
+  return KdaOf(heads, dim, taps);
 }
 
 absl::StatusOr<MoeSettings> ReadKimiExperts(const ModelConfig& config, const DecoderSizes& sizes) {
@@ -145,7 +124,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& stated) {
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   const auto mixer = [&](int64_t layer, const std::string& base) -> MixerSpec {
-    if (!attending[static_cast<size_t>(layer)]) return KdaAt(base + ".self_attn", sizes, kda);
+    if (!attending[static_cast<size_t>(layer)]) return KimiKdaAt(base + ".self_attn", sizes, kda);
     MixerSpec attention = latent(layer, base);
     std::get<MlaSpec>(attention).rope = {};
     return attention;

@@ -19,7 +19,8 @@ namespace shoal {
 /// softplus(a + step_bias)), beta = sigmoid(b), queries and keys of length 1, queries over sqrt(key_dim).
 /// Source: Yang et al. 2024, arXiv:2412.06464; transformers `Qwen3_5MoeGatedDeltaNet`.
 /// In Kimi Delta Attention each key channel has a decay of its own, and sigmoid(z) takes the place of silu(z).
-/// Source: Kimi Team 2025, arXiv:2510.26692.
+/// Source: Kimi Team 2025, arXiv:2510.26692. With a bound on the decays' logarithms these are
+/// decay_bound * sigmoid(exp(decay_log) * (a + step_bias)). Source: transformers `BailingHybridForgetGate`.
 struct GatedDeltaNetSpec {
   int key_heads = 0;
   int value_heads = 0;  ///< A multiple of key_heads.
@@ -32,8 +33,9 @@ struct GatedDeltaNetSpec {
   LinearSpec a;        ///< [decays(), D]
   /// Make what z and a read instead of the input, where these are of low rank.
   std::optional<LinearSpec> z_in, a_in;
-  bool decays_by_channel = false;  ///< Otherwise a head has one.
-  bool sigmoid_gate = false;       ///< Otherwise silu.
+  bool decays_by_channel = false;                    ///< Otherwise a head has one.
+  std::optional<double> decay_bound = std::nullopt;  ///< < 0: of a decay's logarithm.
+  bool sigmoid_gate = false;                         ///< Otherwise silu.
   /// [channels() * conv_width], in one or several parts: of each channel (queries, keys, values) its taps, the oldest
   /// position first.
   std::vector<WeightRef> conv;

@@ -31,6 +31,7 @@ struct MlaSpec {
   NormSpec kv_norm;                ///< Of the latent.
   std::vector<LinearSpec> keys;    ///< Per head [latent, nope_dim]
   std::vector<LinearSpec> values;  ///< Per head [value_dim, latent]
+  std::optional<LinearSpec> gate;  ///< [heads, D]: a head's output is multiplied by the sigmoid of its row.
   LinearSpec o;                    ///< [D, heads * value_dim]
   RopeSpec rope;
   QueryTemperature temperature;
@@ -49,6 +50,7 @@ struct MlaSpec {
     walk.norm(kv_norm);
     for (const LinearSpec& head : keys) walk.linear("attention", head);
     for (const LinearSpec& head : values) walk.linear("attention", head);
+    if (gate) walk.linear("attention", *gate);
     walk.linear("attention", o);
   }
 };
