@@ -1,5 +1,7 @@
 // Segments of dense feed-forwards and shared experts on other nodes change no bit, and a holder that is lost ends the session as any node
 // with layers would.
+#include "compute/segments.h"
+
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -7,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "compute/segments.h"
 #include "convert/testing/checkpoints.h"
 #include "measure/logits_probe.h"
 #include "placement/running_plan.h"
@@ -26,8 +27,9 @@ struct Subject {
 /// behind a gate of their own or as a branch; of floats and of codes.
 std::vector<Subject> Subjects() {
   std::vector<Subject> subjects;
-  for (const char* family : {"qwen3", "llama", "gemma3_text", "phi3", "qwen2", "deepseek_v3", "glm4_moe",
-                             "apertus", "nemotron_h", "starcoder2", "nanochat", "qwen2_moe", "gemma4_text", "falcon_h1"}) {
+  for (const char* family :
+       {"qwen3", "llama", "gemma3_text", "phi3", "qwen2", "deepseek_v3", "glm4_moe", "apertus", "nemotron_h",
+        "starcoder2", "nanochat", "qwen2_moe", "gemma4_text", "falcon_h1"}) {
     subjects.push_back({fmt::format("{}_4bit", family), family, AffineFormat{4, 64}});
   }
   subjects.push_back({"qwen3_bf16", "qwen3", std::nullopt});
