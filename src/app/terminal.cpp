@@ -107,8 +107,8 @@ Terminal::Pressed Terminal::wait(Duration limit) {
     case ERR:
       return {};
     case KEY_RESIZE:
-      clearok(curscr,
-              TRUE);  // What a terminal keeps of its old size, and what it drew meanwhile, is not known here.
+      // What a terminal keeps of its old size, and what it drew meanwhile, is not known here.
+      clearok(curscr, TRUE);
       return {Press::kResized};
     case 'q':
     case 'Q':  // Escape is none: over a slow line the rest of an arrow's sequence may come too late.
