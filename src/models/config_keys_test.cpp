@@ -31,8 +31,9 @@ std::string Fingerprint(const ModelSpec& spec) {
                           rope->scaling.index(), static_cast<int>(rope->pairing));
     }
     if (const auto* gqa = std::get_if<GqaSpec>(&layer.mixer)) {
-      text += fmt::format(" gqa {} {} {} {} {} {} {}", gqa->heads, gqa->kv_heads, gqa->head_dim, gqa->scale,
-                          gqa->window.value_or(-1), gqa->chunk.value_or(-1), gqa->score_softcap);
+      text += fmt::format(" gqa {} {} {} {} {} {} {}", gqa->heads, gqa->kv_heads, gqa->head_dim,
+                          gqa->scale.value_or(-1), gqa->window.value_or(-1), gqa->chunk.value_or(-1),
+                          gqa->score_softcap);
     }
     if (const MoeSpec* moe = MoeOf(layer)) {
       text += fmt::format(" moe {} {} {} {} {} {} {}", moe->experts.size(), moe->top_k,
@@ -95,8 +96,9 @@ TEST_P(ConfigKeys, LeftOutAreTheReferencesOrRefusedByName) {
     TextOf(without).erase(key);
     const Outcome absent = OutcomeOf(without);
     // Of a key that others depend on, the error may name one of those.
-    if (!absent.ok) EXPECT_THAT(absent.text, HasSubstr("config.json"));
-    if (!absent.ok) EXPECT_THAT(absent.text, HasSubstr("'"));
+    if (!absent.ok) {
+      EXPECT_THAT(absent.text, HasSubstr("config.json: '"));
+    }
     Json with_null = config_;
     TextOf(with_null)[key] = nullptr;
     const Outcome null = OutcomeOf(with_null);
@@ -117,7 +119,9 @@ TEST_P(ConfigKeys, InATextConfigThatTheFamilyDoesNotHaveAreLeftOut) {
     const Outcome absent = OutcomeOf(without);
     const Outcome moved = OutcomeOf(nested);
     // The reference of a family without a text_config does not read one. Where a family may have it, it must be whole.
-    if (moved.ok || absent.ok) EXPECT_EQ(moved.text, absent.text);
+    if (moved.ok || absent.ok) {
+      EXPECT_EQ(moved.text, absent.text);
+    }
   }
 }
 
