@@ -379,7 +379,7 @@ def flags_parser():
     parser.add_argument("--dllama-model", action="append", default=[], type=model_path, metavar="NAME:FORMAT=FILE")
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--rows", default=".", metavar="REGEX", help="only rows that match, as 'A: prefill 512, 2 threads'")
-    parser.add_argument("--isa", default="", help="our kernels: avx2, avx512, amx ... (default: the fastest here)")
+    parser.add_argument("--isa", default="", help="our kernels: avx2, avx-vnni, avx512, amx ... (default: the fastest here)")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks-tables.md")
     return parser
 

@@ -1,6 +1,8 @@
-// AVX2 with FMA3 and F16C: 16 lanes are two registers. vpmaddubsw saturates, so codes of up to 6 bits are
-// added in 16 bits only as far as the worst case allows, and 8-bit codes use vpmaddwd. Exports Avx2Kernels
-// alone; all else is local to this file, since it may run only on CPUs that have these instructions.
+// AVX2 with FMA3 and F16C: 16 lanes are two registers. Products of quantized weights use vpmaddubsw or vpmaddwd, and
+// vpdpbusd on CPUs with AVX-VNNI (lane_affine_ymm.inc): Intel since Alder Lake, AMD since Zen 5. AVX-VNNI-INT8 adds
+// nothing: it has the products of other kinds of signs, and unsigned by signed is what ours are.
+// Exports Avx2Kernels and AvxVnniKernels, which share all other kernels; all else is local to this file, since it may
+// run only on CPUs that have these instructions.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -26,9 +28,6 @@ struct IntLanes {
 };
 using Codes = IntLanes;  ///< 64 code bytes: a 4-column block of 16 rows.
 
-// Registers, of 16: two tokens take 4 for 32-bit sums and 4 for 16-bit sums, weights 2, constants 2.
-constexpr int kAffineTiles = 1;
-constexpr int kAffineTokens = 2;
 constexpr int kFloatTiles = 1;
 constexpr int kFloatTokens = 4;
 constexpr int kQueriesAtOnce = 6;
@@ -278,75 +277,11 @@ inline Lanes CodeColumn(Codes block, int column) {
 #include "kernels/lane_codes.inc"
 #include "kernels/lane_math.inc"
 
-inline __m256i SplatBlock(const int8_t* x) {
-  int32_t four;
-  std::memcpy(&four, x, 4);
-  return _mm256_set1_epi32(four);
-}
-
-// 8-bit codes: even and odd columns as pairs of 16 bits. Sums of products of 255 * 127 are exact in 32 bits.
-template <int kTokens>
-inline void DotPanel8(const uint8_t* panel, const int8_t* const* x, IntLanes* dots) {
-#pragma GCC unroll 16
-  for (int block = 0; block < 8; ++block) {
-    const Codes codes = LoadCodes(panel + 64 * block);
-    const __m256i low_byte = _mm256_set1_epi16(0xff);
-    const Codes even = {_mm256_and_si256(codes.lo, low_byte), _mm256_and_si256(codes.hi, low_byte)};
-    const Codes odd = {_mm256_srli_epi16(codes.lo, 8), _mm256_srli_epi16(codes.hi, 8)};
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) {
-      const __m256i four = SplatBlock(x[t] + 4 * block);
-      const __m256i x_even = _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8);
-      const __m256i x_odd = _mm256_srai_epi16(four, 8);
-      dots[t].lo = _mm256_add_epi32(dots[t].lo, _mm256_madd_epi16(even.lo, x_even));
-      dots[t].hi = _mm256_add_epi32(dots[t].hi, _mm256_madd_epi16(even.hi, x_even));
-      dots[t].lo = _mm256_add_epi32(dots[t].lo, _mm256_madd_epi16(odd.lo, x_odd));
-      dots[t].hi = _mm256_add_epi32(dots[t].hi, _mm256_madd_epi16(odd.hi, x_odd));
-    }
-  }
-}
-
-/// dots[t] += the products of a panel's codes with x[t][0, 32).
-template <int kBits, int kTokens>
-inline void DotPanel(const uint8_t* panel, const int8_t* const* x, IntLanes* dots) {
-  if constexpr (kBits == 8) {
-    DotPanel8<kTokens>(panel, x, dots);
-  } else {
-    // How many 4-column blocks can be added in 16 bits: their pair sums are at most 2 * 127 * (2^bits - 1)
-    // each.
-    constexpr int kLargestPair = 2 * 127 * ((1 << kBits) - 1);
-    constexpr int kBlocks = 8 * kLargestPair <= INT16_MAX ? 8 : 4 * kLargestPair <= INT16_MAX ? 4 : 2;
-    static_assert(kBlocks * kLargestPair <= INT16_MAX);
-#pragma GCC unroll 16
-    for (int first = 0; first < 8; first += kBlocks) {
-      IntLanes sums[kTokens];
-#pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) sums[t] = IntZero();
-#pragma GCC unroll 16
-      for (int block = first; block < first + kBlocks; ++block) {
-        const Codes codes = UnpackBlock<kBits>(panel, block);
-#pragma GCC unroll 16
-        for (int t = 0; t < kTokens; ++t) {
-          const __m256i four = SplatBlock(x[t] + 4 * block);
-          sums[t].lo = _mm256_add_epi16(sums[t].lo, _mm256_maddubs_epi16(codes.lo, four));
-          sums[t].hi = _mm256_add_epi16(sums[t].hi, _mm256_maddubs_epi16(codes.hi, four));
-        }
-      }
-      const __m256i ones = _mm256_set1_epi16(1);
-#pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) {
-        dots[t].lo = _mm256_add_epi32(dots[t].lo, _mm256_madd_epi16(sums[t].lo, ones));
-        dots[t].hi = _mm256_add_epi32(dots[t].hi, _mm256_madd_epi16(sums[t].hi, ones));
-      }
-    }
-  }
-}
-
-template <int kBits, int kTiles, int kTokens>
-inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
-  static_assert(kTiles == 1);
-  DotPanel<kBits, kTokens>(panels[0], x, dots[0]);
-}
+/// How codes are multiplied.
+enum class Dot {
+  kPairs,  ///< AVX2: vpmaddubsw adds two products in 16 bits and saturates; vpmaddwd adds two of 16 bits in 32.
+  kFours,  ///< AVX-VNNI: vpdpbusd adds four products in 32 bits, exactly.
+};
 
 /// 32 factors of a panel of int8 keys or values, of at most 15 bits, as pairs of 16: of each four the even and the odd ones.
 /// A row meets so many panels that widening it once pays.
@@ -402,6 +337,7 @@ inline void DotValues(const uint8_t* panel, const WeightRow* const* rows, IntLan
   DotKeys<kRows>(panel, rows, dots);
 }
 
+#include "kernels/lane_affine_ymm.inc"
 #include "kernels/lane_attention.inc"
 #include "kernels/lane_kernels.inc"
 #include "kernels/lane_matmul.inc"
@@ -417,5 +353,15 @@ constexpr Kernels kTable = {
 }  // namespace
 
 const Kernels& Avx2Kernels() { return kTable; }
+
+const Kernels& AvxVnniKernels() {
+  static const Kernels table = [] {
+    Kernels kernels = kTable;
+    kernels.isa = Isa::kAvxVnni;
+    kernels.matmul_affine = matmul_affine_vnni;
+    return kernels;
+  }();
+  return table;
+}
 
 }  // namespace shoal

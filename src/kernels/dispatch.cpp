@@ -10,6 +10,10 @@
 #include "kernels/kernels.h"
 #include "kernels/tables.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace shoal {
 namespace {
 
@@ -25,6 +29,11 @@ struct IsaEntry {
 #if defined(__x86_64__)
 bool HasFma() { return __builtin_cpu_supports("fma"); }
 bool HasAvx2() { return HasFma() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+/// AVX-VNNI on 256 bits, which Linux calls avx_vnni. By CPUID, since not all compilers know its name.
+bool HasAvxVnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1u << 4)) != 0;
+}
 bool HasAvx512() {
   return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
@@ -34,6 +43,7 @@ bool HasAmx() { return HasAvx512() && MayUseAmxInt8(); }
 const IsaEntry kEntries[] = {
     {Isa::kReference, "reference", "FMA3", ReferenceKernels, HasFma},
     {Isa::kAvx2, "avx2", "AVX2, FMA3 and F16C", Avx2Kernels, HasAvx2},
+    {Isa::kAvxVnni, "avx-vnni", "all that avx2 needs and AVX-VNNI", AvxVnniKernels, HasAvxVnni},
     {Isa::kAvx512, "avx512", "AVX-512 F, BW, VL, DQ and VNNI", Avx512Kernels, HasAvx512},
     {Isa::kAmx, "amx", "all that avx512 needs, AMX-TILE, AMX-INT8, and Linux 5.16 or newer that permits AMX",
      AmxKernels, HasAmx},

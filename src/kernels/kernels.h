@@ -402,7 +402,7 @@ struct ArgmaxArgs {
 
 // ---- Tables of instruction sets ---------------------------------------------------------------------------
 
-enum class Isa : uint8_t { kReference, kAvx2, kAvx512, kAmx, kNeon, kNeonDotprod, kNeonI8mm };
+enum class Isa : uint8_t { kReference, kAvx2, kAvxVnni, kAvx512, kAmx, kNeon, kNeonDotprod, kNeonI8mm };
 
 /// The kernels of one instruction set.
 struct Kernels {
@@ -412,7 +412,7 @@ struct Kernels {
 #undef SHOAL_KERNEL
 };
 
-/// "reference", "avx2", "avx512", "amx", "neon", "neon-dotprod", "neon-i8mm".
+/// "reference", "avx2", "avx-vnni", "avx512", "amx", "neon", "neon-dotprod", "neon-i8mm".
 std::string_view IsaName(Isa isa);
 
 /// The instruction sets that this build and this machine can run, in the order of the enum; the last is the

@@ -64,6 +64,7 @@ inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntL
 constexpr int kKeyQueries = 4;
 constexpr int kValueQueries = 2;
 
+#include "kernels/lane_affine.inc"
 #include "kernels/lane_attention.inc"
 #include "kernels/lane_kernels.inc"
 #include "kernels/lane_matmul.inc"

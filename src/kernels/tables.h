@@ -1,4 +1,4 @@
-// The one symbol that each instruction set's file exports.
+// What the file of each instruction set exports: its table.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -8,6 +8,7 @@ namespace shoal {
 const Kernels& ReferenceKernels();
 #if defined(__x86_64__)
 const Kernels& Avx2Kernels();
+const Kernels& AvxVnniKernels();  ///< In avx2.cpp, too.
 const Kernels& Avx512Kernels();
 const Kernels& AmxKernels();
 #elif defined(__aarch64__)
