@@ -48,7 +48,21 @@ const IsaEntry kEntries[] = {
     {Isa::kAmx, "amx", "all that avx512 needs, AMX-TILE, AMX-INT8, and Linux 5.16 or newer that permits AMX",
      AmxKernels, HasAmx},
 };
+/// Set by hypervisors, which decide what else CPUID shows.
+bool InVirtualMachine() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & (1u << 31)) != 0;
+}
+/// Whether this CPU runs any vector kernels.
+absl::Status CheckVectors() {
+  std::vector<std::string> lacking;
+  if (!HasFma()) lacking.emplace_back("FMA3");
+  if (!__builtin_cpu_supports("avx2")) lacking.emplace_back("AVX2");
+  if (!__builtin_cpu_supports("f16c")) lacking.emplace_back("F16C");
+  return lacking.empty() ? absl::OkStatus() : LacksVectors(lacking, InVirtualMachine());
+}
 #elif defined(__aarch64__)
+absl::Status CheckVectors() { return absl::OkStatus(); }
 bool Always() { return true; }  // NEON is part of AArch64, and so are FMA and f16 conversions.
 bool HasI8mm() { return HasArmDotProduct() && HasArmInt8MatrixProduct(); }
 const IsaEntry kEntries[] = {
@@ -59,6 +73,7 @@ const IsaEntry kEntries[] = {
      HasI8mm},
 };
 #else
+absl::Status CheckVectors() { return absl::OkStatus(); }
 bool Always() { return true; }
 const IsaEntry kEntries[] = {{Isa::kReference, "reference", "nothing", ReferenceKernels, Always}};
 #endif
@@ -88,14 +103,21 @@ std::vector<Isa> SupportedIsas() {
   return isas;
 }
 
+absl::Status LacksVectors(const std::vector<std::string>& lacking, bool in_virtual_machine) {
+  const bool runs_reference = std::find(lacking.begin(), lacking.end(), "FMA3") == lacking.end();
+  return FailedPrecondition(
+      "isa: this CPU {} {}; shoal needs AVX2, FMA3 and F16C (Intel since Haswell, AMD since Excavator); {}{}",
+      in_virtual_machine ? "is shown by its virtual machine without" : "lacks", Join(lacking, ", "),
+      in_virtual_machine
+          ? "choose CPU type 'host' for the virtual machine (QEMU: -cpu host), if its host has them"
+          : "run shoal on a newer CPU",
+      runs_reference ? ", or ask for --isa reference, which is many times slower" : "");
+}
+
 absl::StatusOr<Isa> ChooseIsa(std::string_view forced) {
   if (forced.empty()) {
-    const std::vector<Isa> isas = SupportedIsas();
-    if (isas.empty()) {
-      return FailedPrecondition(
-          "isa: this CPU has no FMA3, which shoal's results require; run shoal on a CPU that has it");
-    }
-    return isas.back();
+    RETURN_IF_ERROR(CheckVectors());
+    return SupportedIsas().back();
   }
   for (const IsaEntry& entry : kEntries) {
     if (entry.name != forced) continue;

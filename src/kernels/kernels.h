@@ -420,7 +420,9 @@ std::string_view IsaName(Isa isa);
 std::vector<Isa> SupportedIsas();
 
 /// The instruction set named `forced`, or the fastest if it is "". Returns InvalidArgument for an unknown
-/// name, FailedPrecondition for a set that this machine cannot run.
+/// name, FailedPrecondition for a set that this machine cannot run, and for "" on an x86 CPU that has, or a virtual
+/// machine that shows, less than AVX2: the reference would be many times too slow, and is used only where it is asked
+/// for.
 absl::StatusOr<Isa> ChooseIsa(std::string_view forced);
 
 /// The table of a supported instruction set.

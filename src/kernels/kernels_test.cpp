@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "base/status.h"
+#include "kernels/tables.h"
 #include "kernels/test_data.h"
 #include "kernels/test_recurrent.h"
 #if defined(__x86_64__)
@@ -1017,6 +1018,33 @@ TEST(Isa, RefusesASetThatThisMachineLacksAndNamesThoseItHas) {
     }
   }
   if (lacking == 0) GTEST_SKIP() << "this machine lacks none";
+}
+#endif
+
+#if defined(__x86_64__)
+TEST(Isa, ACpuWithoutVectorsIsRefusedWithTheReasonAndWhatToDo) {
+  const absl::Status old = LacksVectors({"AVX2", "F16C"}, false);
+  EXPECT_EQ(old.code(), absl::StatusCode::kFailedPrecondition);
+  for (const std::string_view part : {"AVX2, F16C", "newer CPU", "--isa reference"}) {
+    EXPECT_NE(Message(old).find(part), std::string::npos) << Message(old);
+  }
+  EXPECT_EQ(Message(old).find("virtual machine"), std::string::npos) << Message(old);
+  const absl::Status hidden = LacksVectors({"FMA3", "AVX2"}, true);
+  for (const std::string_view part : {"FMA3, AVX2", "virtual machine", "CPU type 'host'"}) {
+    EXPECT_NE(Message(hidden).find(part), std::string::npos) << Message(hidden);
+  }
+  // The reference needs FMA3 as well.
+  EXPECT_EQ(Message(hidden).find("--isa reference"), std::string::npos) << Message(hidden);
+}
+
+// On a CPU that has less than AVX2 it is refused instead: qemu-x86_64 -cpu Nehalem kernels_test.
+TEST(Isa, TheReferenceIsNeverChosenUnasked) {
+  const auto isa = ChooseIsa("");
+  if (isa.ok()) {
+    EXPECT_NE(*isa, Isa::kReference);
+  } else {
+    EXPECT_NE(Message(isa.status()).find("AVX2"), std::string::npos) << Message(isa.status());
+  }
 }
 #endif
 

@@ -1,6 +1,10 @@
 // What the file of each instruction set exports: its table.
 #pragma once
 
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
 #include "kernels/kernels.h"
 
 namespace shoal {
@@ -16,5 +20,9 @@ const Kernels& NeonKernels();
 const Kernels& NeonDotprodKernels();
 const Kernels& NeonI8mmKernels();
 #endif
+
+/// Why no vector kernels run on this CPU, which lacks `lacking` (names as in the CPU's manual): too old, or, in a
+/// virtual machine, hidden by its host. FailedPrecondition.
+absl::Status LacksVectors(const std::vector<std::string>& lacking, bool in_virtual_machine);
 
 }  // namespace shoal
