@@ -325,7 +325,7 @@ def bounds_lines(rounds):
     """The bounds that the processes found, over all of them."""
     lines = []
     names = {"read_gbs": "reads, GB/s", "vnni_gops": "8-bit, Gop/s", "scaled_gops": "8-bit with scales, Gop/s",
-             "amx_gops": "tiles, Gop/s", "fma_gflops": "f32, GFLOP/s"}
+             "wide_gops": "8-bit weights with scales, Gop/s", "amx_gops": "tiles, Gop/s", "fma_gflops": "f32, GFLOP/s"}
     threads = sorted({int(key) for report in reports(rounds) for key in report["bounds"]["read_gbs"]})
     lines.append("| bound | " + " | ".join(f"{n} thread{'s' if n > 1 else ''}" for n in threads) + " |")
     lines.append("| --- |" + " ---: |" * len(threads))

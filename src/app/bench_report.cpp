@@ -57,16 +57,14 @@ Json SpreadJson(const Spread& spread) {
 }
 
 Json BoundsJson(const std::map<int, Roofline>& all) {
-  Json out = {{"read_gbs", Json::object()},
-              {"vnni_gops", Json::object()},
-              {"scaled_gops", Json::object()},
-              {"amx_gops", Json::object()},
-              {"fma_gflops", Json::object()}};
+  Json out = {{"read_gbs", Json::object()},  {"vnni_gops", Json::object()}, {"scaled_gops", Json::object()},
+              {"wide_gops", Json::object()}, {"amx_gops", Json::object()},  {"fma_gflops", Json::object()}};
   for (const auto& [threads, bounds] : all) {
     const std::string key = std::to_string(threads);
     out["read_gbs"][key] = bounds.read_gbs;
     out["vnni_gops"][key] = bounds.vnni_gops;
     if (bounds.scaled_gops.has_value()) out["scaled_gops"][key] = *bounds.scaled_gops;
+    if (bounds.wide_gops.has_value()) out["wide_gops"][key] = *bounds.wide_gops;
     if (bounds.amx_gops.has_value()) out["amx_gops"][key] = *bounds.amx_gops;
     out["fma_gflops"][key] = bounds.fma_gflops;
     out["vnni_how"] = bounds.vnni_how;
@@ -148,6 +146,7 @@ std::string BoundsText(const BenchReport& report) {
     text += fmt::format("  {} thread{}: reads {:.1f} GB/s, 8-bit {:.0f} Gop/s ({}), ", threads,
                         threads == 1 ? "" : "s", bounds.read_gbs, bounds.vnni_gops, bounds.vnni_how);
     if (bounds.scaled_gops.has_value()) text += fmt::format("{:.0f} with scales, ", *bounds.scaled_gops);
+    if (bounds.wide_gops.has_value()) text += fmt::format("{:.0f} of 8-bit weights, ", *bounds.wide_gops);
     if (bounds.amx_gops.has_value()) text += fmt::format("tiles {:.0f} Gop/s, ", *bounds.amx_gops);
     text += fmt::format("f32 {:.0f} GFLOP/s\n", bounds.fma_gflops);
   }

@@ -380,8 +380,10 @@ absl::Status Bench(BenchFlags flags) {
   ASSIGN_OR_RETURN(const std::vector<int> cpus, flags.compute.chosen_cpus());
   std::set<int> threads = {1, flags.compute.chosen_threads()};
   // Before the model, and all the time, so that it can be told apart from what the model takes.
+  RooflineOptions bounds;
+  ASSIGN_OR_RETURN(bounds.isa, flags.compute.chosen_isa());
   ASSIGN_OR_RETURN(const RooflineMeter meter,
-                   RooflineMeter::Create(flags.compute.chosen_threads(), cpus, RooflineOptions{}));
+                   RooflineMeter::Create(flags.compute.chosen_threads(), cpus, bounds));
   if (!flags.roofline) {
     RETURN_IF_ERROR(MeasureModel(flags, meter, report));
     threads = {1};

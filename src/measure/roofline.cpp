@@ -39,10 +39,20 @@ double BestRate(const RooflineOptions& options, double work_per_round,
   return work_per_round * best;
 }
 
-const RateProbe* FirstAvailable(std::span<const RateProbe> probes) {
-  const auto found =
-      std::find_if(probes.begin(), probes.end(), [](const RateProbe& p) { return p.available(); });
+/// The fastest probe that kernels of `isa` may use; nullptr if there is none.
+const RateProbe* FirstAvailable(std::span<const RateProbe> probes, Isa isa) {
+  const auto found = std::find_if(probes.begin(), probes.end(),
+                                  [&](const RateProbe& p) { return p.isa <= isa && p.available(); });
   return found == probes.end() ? nullptr : &*found;
+}
+
+/// The same, or the slowest available one for the reference, which has no vectors; nullptr if none is available.
+const RateProbe* FirstOrSlowest(std::span<const RateProbe> probes, Isa isa) {
+  const RateProbe* probe = FirstAvailable(probes, isa);
+  for (const RateProbe& other : probes) {
+    if (probe == nullptr || probe->isa > isa) probe = other.available() ? &other : probe;
+  }
+  return probe;
 }
 
 /// The rate of all threads, in 1e9 operations per second.
@@ -53,10 +63,8 @@ double GigaOps(ThreadPool& pool, const RooflineOptions& options, const RateProbe
          });
 }
 
-/// The rate of the first available probe; nullopt if none is available.
-std::optional<double> GigaOps(ThreadPool& pool, const RooflineOptions& options,
-                              std::span<const RateProbe> probes) {
-  const RateProbe* const probe = FirstAvailable(probes);
+/// The rate of `probe`; nullopt if there is none.
+std::optional<double> GigaOps(ThreadPool& pool, const RooflineOptions& options, const RateProbe* probe) {
   return probe == nullptr ? std::nullopt : std::optional(GigaOps(pool, options, *probe));
 }
 
@@ -65,7 +73,8 @@ std::optional<double> GigaOps(ThreadPool& pool, const RooflineOptions& options,
 absl::StatusOr<RooflineMeter> RooflineMeter::Create(int threads, std::vector<int> cpus,
                                                     const RooflineOptions& options) {
   SHOAL_CHECK(options.read_bytes >= kReadStep && options.run.count() > 0);
-  if (FirstAvailable(Int8Probes()) == nullptr || FirstAvailable(FmaProbes()) == nullptr)
+  if (FirstOrSlowest(Int8Probes(), Isa::kReference) == nullptr ||
+      FirstOrSlowest(FmaProbes(), Isa::kReference) == nullptr)
     return FailedPrecondition("roofline: this CPU has neither AVX2 nor better");
   ASSIGN_OR_RETURN(AlignedMemory memory, AlignedMemory::Allocate(options.read_bytes / kReadStep * kReadStep));
   RooflineMeter meter(std::move(cpus), options, std::move(memory));
@@ -114,15 +123,17 @@ double RooflineMeter::read_gbs(int threads) const {
 
 Roofline RooflineMeter::measure(int threads) const {
   Roofline bounds;
+  const Isa isa = options_.isa.value_or(SupportedIsas().back());
   with_team(threads, [&](ThreadPool& pool) {
-    const RateProbe& int8 = *FirstAvailable(Int8Probes());
+    const RateProbe& int8 = *FirstOrSlowest(Int8Probes(), isa);
     bounds.threads = pool.threads();
     bounds.read_gbs = read_gbs(pool, options_);
     bounds.vnni_gops = GigaOps(pool, options_, int8);
     bounds.vnni_how = int8.how;
-    bounds.fma_gflops = GigaOps(pool, options_, *FirstAvailable(FmaProbes()));
-    bounds.scaled_gops = GigaOps(pool, options_, ScaledInt8Probes());
-    bounds.amx_gops = GigaOps(pool, options_, TileProbes());
+    bounds.fma_gflops = GigaOps(pool, options_, *FirstOrSlowest(FmaProbes(), isa));
+    bounds.scaled_gops = GigaOps(pool, options_, FirstAvailable(ScaledInt8Probes(), isa));
+    if (isa == Isa::kAvx2) bounds.wide_gops = GigaOps(pool, options_, FirstAvailable(WideProbes(), isa));
+    bounds.amx_gops = GigaOps(pool, options_, FirstAvailable(TileProbes(), isa));
   });
   return bounds;
 }
@@ -149,6 +160,7 @@ void Reconcile(std::map<int, Roofline>& by_threads) {
       raise(bounds.vnni_gops, theirs.vnni_gops);
       raise(bounds.fma_gflops, theirs.fma_gflops);
       if (bounds.scaled_gops && theirs.scaled_gops) raise(*bounds.scaled_gops, *theirs.scaled_gops);
+      if (bounds.wide_gops && theirs.wide_gops) raise(*bounds.wide_gops, *theirs.wide_gops);
       if (bounds.amx_gops && theirs.amx_gops) raise(*bounds.amx_gops, *theirs.amx_gops);
     }
   }

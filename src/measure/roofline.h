@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "cpu/pool.h"
+#include "kernels/kernels.h"
 #include "numeric/memory.h"
 
 namespace shoal {
@@ -27,8 +28,10 @@ struct Roofline {
   std::string_view vnni_how;       ///< The instruction that vnni_gops counts.
   /// 8-bit operations of quantized products with their rescaling (docs/numerics.md): for each 64
   /// multiply-adds of a sum a conversion, a product and two multiply-adds, all in registers. Counts the 8-bit
-  /// operations alone. Measured with AVX-512 VNNI only.
+  /// operations alone. Measured on x86 only.
   std::optional<double> scaled_gops;
+  /// The same for 8-bit weights, where they take other instructions than vnni_gops counts: AVX2 alone.
+  std::optional<double> wide_gops;
 };
 
 struct RooflineOptions {
@@ -36,6 +39,8 @@ struct RooflineOptions {
   Duration run = std::chrono::milliseconds(8);  ///< Shorter runs do not count.
   /// Time for each rate. The best run counts, since disturbances only make runs slower.
   Duration budget = std::chrono::milliseconds(250);
+  /// The kernels whose bounds are measured, with no instructions but those they may use. nullopt: the fastest here.
+  std::optional<Isa> isa;
 };
 
 /// Measures teams of threads. Its memory is resident from the start, so that a measurement of resident memory

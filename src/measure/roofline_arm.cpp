@@ -61,16 +61,18 @@ void ReadLines(const std::byte* data, int64_t bytes) {
 
 // Without dot products a widening multiply-add comes closest. It counts as one, although sums need another
 // instruction.
-constexpr RateProbe kInt8[] = {{"smmla on 128 bits", HasArmInt8MatrixProduct, ChainOps(32), Chains<kMatrix>},
-                               {"sdot on 128 bits", HasArmDotProduct, ChainOps(16), Chains<kDot>},
-                               {"smlal on 64 bits", Always, ChainOps(8), Chains<kMultiplyLong>}};
-constexpr RateProbe kFmas[] = {{"fmla on 128 bits", Always, ChainOps(4), Chains<kFma>}};
+constexpr RateProbe kInt8[] = {
+    {"smmla on 128 bits", HasArmInt8MatrixProduct, Isa::kNeonI8mm, ChainOps(32), Chains<kMatrix>},
+    {"sdot on 128 bits", HasArmDotProduct, Isa::kNeonDotprod, ChainOps(16), Chains<kDot>},
+    {"smlal on 64 bits", Always, Isa::kNeon, ChainOps(8), Chains<kMultiplyLong>}};
+constexpr RateProbe kFmas[] = {{"fmla on 128 bits", Always, Isa::kNeon, ChainOps(4), Chains<kFma>}};
 constexpr ReadProbe kReads[] = {{Always, ReadLines}};
 
 }  // namespace
 
 std::span<const RateProbe> Int8Probes() { return kInt8; }
 std::span<const RateProbe> ScaledInt8Probes() { return {}; }
+std::span<const RateProbe> WideProbes() { return {}; }
 std::span<const RateProbe> TileProbes() { return {}; }
 std::span<const RateProbe> FmaProbes() { return kFmas; }
 std::span<const ReadProbe> ReadProbes() { return kReads; }

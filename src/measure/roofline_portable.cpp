@@ -33,14 +33,17 @@ void ReadLines(const std::byte* data, int64_t bytes) {
   for (int64_t i = 0; i < bytes / 8; ++i) (void)words[i];
 }
 
-constexpr RateProbe kInt8[] = {{"scalar code", Always, 2 * kChains, Chains<uint32_t, MultiplyAdd>}};
-constexpr RateProbe kFma[] = {{"scalar code", Always, 2 * kChains, Chains<float, FusedMultiplyAdd>}};
+constexpr RateProbe kInt8[] = {
+    {"scalar code", Always, Isa::kReference, 2 * kChains, Chains<uint32_t, MultiplyAdd>}};
+constexpr RateProbe kFma[] = {
+    {"scalar code", Always, Isa::kReference, 2 * kChains, Chains<float, FusedMultiplyAdd>}};
 constexpr ReadProbe kReads[] = {{Always, ReadLines}};
 
 }  // namespace
 
 std::span<const RateProbe> Int8Probes() { return kInt8; }
 std::span<const RateProbe> ScaledInt8Probes() { return {}; }
+std::span<const RateProbe> WideProbes() { return {}; }
 std::span<const RateProbe> TileProbes() { return {}; }
 std::span<const RateProbe> FmaProbes() { return kFma; }
 std::span<const ReadProbe> ReadProbes() { return kReads; }

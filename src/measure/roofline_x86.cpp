@@ -2,8 +2,6 @@
 // because assembly needs no compiler flags. Twelve of sixteen registers are accumulators: the instructions
 // have a latency of 4 or 5 cycles, at two per cycle. Operands are neither zero nor tiny, which might cost a
 // CPU less than real ones.
-#include <cpuid.h>
-
 #include "base/process.h"
 #include "measure/roofline_probes.h"
 
@@ -18,10 +16,7 @@ bool HasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports
 bool HasAvx512() { return __builtin_cpu_supports("avx512f"); }
 bool HasAvx512Vnni() { return HasAvx512() && __builtin_cpu_supports("avx512vnni"); }
 
-bool HasAvxVnni() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1u << 4)) != 0;
-}
+bool HasAvxVnni() { return ChooseIsa("avx-vnni").ok(); }
 
 // ---- Multiply and add ----
 
@@ -103,6 +98,94 @@ void MaddYmm(int64_t rounds) {
         "xmm12", "xmm13", "xmm14", "cc");
 }
 
+// ---- Multiply, add and scale, on 256 bits ----
+
+/// What ScaledZmm does, on the 16 registers of AVX2: ten exact sums, which hide the latency, and three of floats for all
+/// of them.
+constexpr int64_t kScaledYmmOps = 10 * 16 * 32 * 2;
+void ScaledYmm(int64_t rounds) {
+  asm volatile(
+      "vpbroadcastd %1, %%ymm13\n vpbroadcastd %2, %%ymm14\n"
+      ".irp r,10,11,12\n vpxor %%ymm\\r, %%ymm\\r, %%ymm\\r\n .endr\n"
+      ".macro shoal_scale dot, sum\n"
+      "vcvtdq2ps %%ymm\\dot, %%ymm\\dot\n vmulps %%ymm14, %%ymm14, %%ymm15\n"
+      "vfmadd231ps %%ymm\\dot, %%ymm15, %%ymm\\sum\n vfmadd231ps %%ymm14, %%ymm14, %%ymm\\sum\n"
+      ".endm\n"
+      "1:\n"
+      ".irp r,0,1,2,3,4,5,6,7,8,9\n vpxor %%ymm\\r, %%ymm\\r, %%ymm\\r\n .endr\n"
+      ".rept 16\n"
+      ".irp r,0,1,2,3,4,5,6,7,8,9\n %{vex%} vpdpbusd %%ymm13, %%ymm13, %%ymm\\r\n .endr\n"
+      ".endr\n"
+      "shoal_scale 0, 10\n shoal_scale 1, 11\n shoal_scale 2, 12\n shoal_scale 3, 10\n shoal_scale 4, 11\n"
+      "shoal_scale 5, 12\n shoal_scale 6, 10\n shoal_scale 7, 11\n shoal_scale 8, 12\n shoal_scale 9, 10\n"
+      ".purgem shoal_scale\n"
+      "dec %0\n jnz 1b\n vzeroupper"
+      : "+r"(rounds)
+      : "m"(kBytes), "m"(kFloat)
+      : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+        "xmm12", "xmm13", "xmm14", "xmm15", "cc");
+}
+
+/// The same with MaddYmm's products of 4-bit weights: three sums, of two panels of 32 columns each.
+constexpr int64_t kScaledMaddOps = 3 * 16 * 32 * 2;
+void ScaledMadd(int64_t rounds) {
+  asm volatile(
+      "vpbroadcastd %1, %%ymm12\n vpbroadcastd %1, %%ymm13\n vpsrlw $15, %%ymm12, %%ymm14\n"
+      "vpbroadcastd %2, %%ymm15\n"
+      ".irp r,9,10,11\n vpxor %%ymm\\r, %%ymm\\r, %%ymm\\r\n .endr\n"
+      "1:\n"
+      ".irp panel,0,1\n"
+      ".irp r,0,1,2\n vpmaddubsw %%ymm12, %%ymm13, %%ymm\\r\n .endr\n"
+      ".rept 7\n"
+      ".irp r,3,4,5\n vpmaddubsw %%ymm12, %%ymm13, %%ymm\\r\n .endr\n"
+      "vpaddw %%ymm3, %%ymm0, %%ymm0\n vpaddw %%ymm4, %%ymm1, %%ymm1\n vpaddw %%ymm5, %%ymm2, %%ymm2\n"
+      ".endr\n"
+      ".if \\panel == 0\n"
+      "vpmaddwd %%ymm14, %%ymm0, %%ymm6\n vpmaddwd %%ymm14, %%ymm1, %%ymm7\n vpmaddwd %%ymm14, %%ymm2, "
+      "%%ymm8\n"
+      ".else\n"
+      "vpmaddwd %%ymm14, %%ymm0, %%ymm3\n vpmaddwd %%ymm14, %%ymm1, %%ymm4\n vpmaddwd %%ymm14, %%ymm2, "
+      "%%ymm5\n"
+      "vpaddd %%ymm3, %%ymm6, %%ymm6\n vpaddd %%ymm4, %%ymm7, %%ymm7\n vpaddd %%ymm5, %%ymm8, %%ymm8\n"
+      ".endif\n"
+      ".endr\n"
+      "vmulps %%ymm15, %%ymm15, %%ymm3\n vmulps %%ymm15, %%ymm15, %%ymm4\n vmulps %%ymm15, %%ymm15, %%ymm5\n"
+      ".irp r,6,7,8\n vcvtdq2ps %%ymm\\r, %%ymm\\r\n .endr\n"
+      "vfmadd231ps %%ymm6, %%ymm3, %%ymm9\n vfmadd231ps %%ymm7, %%ymm4, %%ymm10\n"
+      "vfmadd231ps %%ymm8, %%ymm5, %%ymm11\n"
+      ".irp r,9,10,11\n vfmadd231ps %%ymm15, %%ymm15, %%ymm\\r\n .endr\n"
+      "dec %0\n jnz 1b\n vzeroupper"
+      : "+r"(rounds)
+      : "m"(kBytes), "m"(kFloat)
+      : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+        "xmm12", "xmm13", "xmm14", "xmm15", "cc");
+}
+
+/// The same for 8-bit weights, whose pairs saturate 16 bits: widened, then vpmaddwd, half as many products at a time.
+constexpr int64_t kScaledWideOps = 3 * 32 * 16 * 2;
+void ScaledWide(int64_t rounds) {
+  asm volatile(
+      "vpbroadcastd %1, %%ymm12\n vpsrlw $8, %%ymm12, %%ymm12\n vmovdqa %%ymm12, %%ymm13\n vpbroadcastd %2, "
+      "%%ymm15\n"
+      ".irp r,9,10,11\n vpxor %%ymm\\r, %%ymm\\r, %%ymm\\r\n .endr\n"
+      "1:\n"
+      ".irp r,0,1,2\n vpmaddwd %%ymm12, %%ymm13, %%ymm\\r\n .endr\n"
+      ".rept 31\n"
+      ".irp r,3,4,5\n vpmaddwd %%ymm12, %%ymm13, %%ymm\\r\n .endr\n"
+      "vpaddd %%ymm3, %%ymm0, %%ymm0\n vpaddd %%ymm4, %%ymm1, %%ymm1\n vpaddd %%ymm5, %%ymm2, %%ymm2\n"
+      ".endr\n"
+      "vmulps %%ymm15, %%ymm15, %%ymm3\n vmulps %%ymm15, %%ymm15, %%ymm4\n vmulps %%ymm15, %%ymm15, %%ymm5\n"
+      ".irp r,0,1,2\n vcvtdq2ps %%ymm\\r, %%ymm\\r\n .endr\n"
+      "vfmadd231ps %%ymm0, %%ymm3, %%ymm9\n vfmadd231ps %%ymm1, %%ymm4, %%ymm10\n"
+      "vfmadd231ps %%ymm2, %%ymm5, %%ymm11\n"
+      ".irp r,9,10,11\n vfmadd231ps %%ymm15, %%ymm15, %%ymm\\r\n .endr\n"
+      "dec %0\n jnz 1b\n vzeroupper"
+      : "+r"(rounds)
+      : "m"(kBytes), "m"(kFloat)
+      : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+        "xmm12", "xmm13", "xmm14", "xmm15", "cc");
+}
+
 // ---- Tiles ----
 
 struct alignas(64) TileConfig {
@@ -157,14 +240,21 @@ void ReadLines(const std::byte* data, int64_t bytes) {
       : "xmm0", "xmm1", "cc", "memory");
 }
 
-constexpr RateProbe kInt8[] = {{"vpdpbusd on 512 bits", HasAvx512Vnni, ChainOps(64), Chains<kVnniZmm>},
-                               {"vpdpbusd on 256 bits", HasAvxVnni, ChainOps(32), Chains<kVnniYmm>},
-                               {"vpmaddubsw on 256 bits, 4-bit weights", HasAvx2, kMaddYmmOps, MaddYmm}};
+constexpr RateProbe kInt8[] = {
+    {"vpdpbusd on 512 bits", HasAvx512Vnni, Isa::kAvx512, ChainOps(64), Chains<kVnniZmm>},
+    {"vpdpbusd on 256 bits", HasAvxVnni, Isa::kAvxVnni, ChainOps(32), Chains<kVnniYmm>},
+    {"vpmaddubsw on 256 bits, 4-bit weights", HasAvx2, Isa::kAvx2, kMaddYmmOps, MaddYmm}};
 constexpr RateProbe kScaledInt8[] = {
-    {"vpdpbusd on 512 bits, scaled by groups of 64", HasAvx512Vnni, kScaledZmmOps, ScaledZmm}};
-constexpr RateProbe kTiles[] = {{"tdpbusd", MayUseAmxInt8, kTileOps, Tiles}};
-constexpr RateProbe kFma[] = {{"vfmadd231ps on 512 bits", HasAvx512, ChainOps(16), Chains<kFmaZmm>},
-                              {"vfmadd231ps on 256 bits", HasAvx2, ChainOps(8), Chains<kFmaYmm>}};
+    {"vpdpbusd on 512 bits, scaled by groups of 64", HasAvx512Vnni, Isa::kAvx512, kScaledZmmOps, ScaledZmm},
+    {"vpdpbusd on 256 bits, scaled by groups of 64", HasAvxVnni, Isa::kAvxVnni, kScaledYmmOps, ScaledYmm},
+    {"vpmaddubsw on 256 bits, 4-bit weights, scaled by groups of 64", HasAvx2, Isa::kAvx2, kScaledMaddOps,
+     ScaledMadd}};
+constexpr RateProbe kWide[] = {{"vpmaddwd on 256 bits, 8-bit weights, scaled by groups of 64", HasAvx2,
+                                Isa::kAvx2, kScaledWideOps, ScaledWide}};
+constexpr RateProbe kTiles[] = {{"tdpbusd", MayUseAmxInt8, Isa::kAmx, kTileOps, Tiles}};
+constexpr RateProbe kFma[] = {
+    {"vfmadd231ps on 512 bits", HasAvx512, Isa::kAvx512, ChainOps(16), Chains<kFmaZmm>},
+    {"vfmadd231ps on 256 bits", HasAvx2, Isa::kAvx2, ChainOps(8), Chains<kFmaYmm>}};
 constexpr ReadProbe kReads[] = {
     {HasAvx2, ReadLines<0>}, {HasAvx2, ReadLines<1024>}, {HasAvx2, ReadLines<4096>}};
 
@@ -172,6 +262,7 @@ constexpr ReadProbe kReads[] = {
 
 std::span<const RateProbe> Int8Probes() { return kInt8; }
 std::span<const RateProbe> ScaledInt8Probes() { return kScaledInt8; }
+std::span<const RateProbe> WideProbes() { return kWide; }
 std::span<const RateProbe> TileProbes() { return kTiles; }
 std::span<const RateProbe> FmaProbes() { return kFma; }
 std::span<const ReadProbe> ReadProbes() { return kReads; }

@@ -74,7 +74,7 @@ def test_bounds_are_measured_with_the_same_number_of_threads(one_node):
     bounds = one_node["bounds"]
     for kind in ("read_gbs", "vnni_gops", "fma_gflops"):
         assert list(bounds[kind]) == ["1"] and bounds[kind]["1"] > 0
-    for kind in ("scaled_gops", "amx_gops"):  # Only if the CPU has the instructions.
+    for kind in ("scaled_gops", "wide_gops", "amx_gops"):  # Only if the CPU has the instructions.
         assert all(rate > 0 for rate in bounds[kind].values())
 
 
