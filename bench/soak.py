@@ -521,6 +521,7 @@ def row(sample, load, faults):
 def soak(flags, logs, hole=None, out=sys.stdout):
     """Runs it, with a table to `out`. Returns what `--json` writes; its "problems" are what should not be."""
     logs.mkdir(parents=True, exist_ok=True)
+    began_at = commit()  # The checkout may be another when it ends.
     asked = undisturbed(flags, logs)
     cluster, half_hole = make_cluster(flags, logs, hole)
     with contextlib.closing(half_hole), cluster:
@@ -547,7 +548,7 @@ def soak(flags, logs, hole=None, out=sys.stdout):
         problems += [f"changed: {json.dumps(one)[:600]}" for one in load.changed[:5]]
         problems += [f"error: {line[:600]}" for line in load.errors[:20]]
         sessions = cluster.status()["generation"] if cluster.healthy() else None
-    return {"machine": machine(), "commit": commit(), "model": flags.model.name, "seed": flags.seed, "seconds": flags.seconds,
+    return {"machine": machine(), "commit": began_at, "model": flags.model.name, "seed": flags.seed, "seconds": flags.seconds,
             "clients": flags.clients, "pace_s": flags.pace, "answers": load.answered, "of_each": dict(load.told),
             "longest_s": round(load.longest, 1), "changed": len(load.changed), "errors": len(load.errors),
             "asked_again": dict(load.again), "faults": dict(faults.told), "faults_left_out": faults.left_out,
