@@ -75,7 +75,13 @@ absl::Status RefuseUnbuiltFeatures(const ModelConfig& config) {
     return Unimplemented("{}: expected 1, found {}; partial rope is not built here",
                          config.where("partial_rotary_factor"), *partial);
   }
-  return absl::OkStatus();
+  // In latent attention, and in MiniMax-M2, the share says what another key does.
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> rope, config.optional_object("rope_parameters"));
+  if (!rope || config.has("qk_rope_head_dim") || config.has("rotary_dim")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::optional<double> inner, rope->optional_number("partial_rotary_factor"));
+  if (inner.value_or(1.0) == 1.0) return absl::OkStatus();
+  return Unimplemented("{}: expected 1, found {}; partial rope is not built here",
+                       rope->where("partial_rotary_factor"), *inner);
 }
 
 absl::Status RefuseWindows(const ModelConfig& config) {
