@@ -48,6 +48,7 @@ void ExpectQuietDecode(const std::string& family, int threads, ActivationMode mo
       slice.state_from = position == 0 ? kNoState : SlotId{position % 2};
       slice.state_to = {&write, 1};
     }
+    slice.tokens = {&position, 1};
     const StageStep step{.slices = {&slice, 1}, .experts = &experts};
     ASSERT_TRUE(stage->embed(context, {&position, 1}, row).ok());
     ASSERT_TRUE(stage->forward(context, step, *cache, row).ok());

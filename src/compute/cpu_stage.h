@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "compute/blocks/altup.h"
 #include "compute/blocks/feed_forward_blocks.h"
+#include "compute/blocks/hyper.h"
 #include "compute/blocks/linear.h"
 #include "compute/blocks/mixer_blocks.h"
 #include "compute/blocks/norm_rope.h"
@@ -36,12 +37,16 @@ struct StageLayer {
   float feed_forward_scale = 1;
   std::optional<AltUpLayer> altup;
   AddendUse addend = AddendUse::kNone;
+  std::optional<HyperMix> mixer_hyper, feed_forward_hyper;  ///< Of models with several such streams.
 
   int64_t bytes() const {
     const auto bytes_of = [](const auto& block) { return block.bytes(); };
     int64_t bytes = std::visit(bytes_of, mixer) + std::visit(bytes_of, feed_forward);
     for (const auto* norm : {&mixer_norm, &mixer_out_norm, &feed_forward_norm, &feed_forward_out_norm}) {
       if (*norm) bytes += (*norm)->bytes();
+    }
+    for (const auto* hyper : {&mixer_hyper, &feed_forward_hyper}) {
+      if (*hyper) bytes += (*hyper)->bytes();
     }
     return bytes + (altup ? altup->bytes() : 0) + (output_scale ? int64_t{sizeof(float)} : 0);
   }
@@ -92,8 +97,9 @@ class CpuStage final : public Stage {
     RowPlaces places;
     std::span<const StateSpan> states;  ///< Empty where no layer here has any.
     std::span<RopeRows> ropes;
-    MatView<float> normed;  ///< [T, D]
-    MatView<float> out;     ///< [T, D]
+    std::span<const int32_t> tokens;  ///< [T]; empty where no layer here takes them.
+    MatView<float> normed;            ///< [T, D]
+    MatView<float> out;               ///< [T, D]
     /// [T, row_width], x as it came to the layer; no data where nobody asks for bad slices.
     MatView<float> before;
     MatView<float> shared_kv;  ///< As MixerStep::shared_kv.
@@ -113,6 +119,7 @@ class CpuStage final : public Stage {
                                        StageProgress& progress);
   size_t rope_index(const RopeSpec& spec);
   bool keeps_states() const;
+  bool takes_tokens() const;
   Shared prepare(const ComputeContext& context, KvCache& cache, std::span<const StepSlice> slices,
                  int64_t rows) const;
   Batch batch_of(const ComputeContext& context, const StageStep& step, KvCache& cache,
@@ -130,11 +137,15 @@ class CpuStage final : public Stage {
                                   const Shared& shared, MatView<float> x);
   absl::Status run_addend_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                 const Shared& shared, MatView<float> rows);
+  absl::Status run_hyper_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                               const Shared& shared, MatView<float> streams);
   absl::Status run_altup_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                const Shared& shared, MatView<float> x);
-  void guess_next(const ComputeContext& context, LayerId id, MatView<const float> x) const;
+  void guess_next(const ComputeContext& context, LayerId id, const Shared& shared,
+                  MatView<const float> x) const;
   absl::Status logits_of(const ComputeContext& context, const Norm& norm, MatView<const float> x,
                          MatView<float> logits);
+  MatView<float> read_streams(const ComputeContext& context, MatView<const float> streams) const;
   /// The factor and the soft cap of logits.
   void finish_logits(const ComputeContext& context, MatView<float> logits) const;
   const Linear& head_linear() const { return head_is_embedding_ ? embedding_ : head_; }
@@ -155,6 +166,8 @@ class CpuStage final : public Stage {
   std::optional<AltUpBegin> altup_begin_;
   std::optional<AltUpEnd> altup_end_;
   bool carries_addend_ = false;
+  std::optional<HyperRule> hyper_;
+  std::optional<HyperMix> hyper_head_;
   std::vector<StageLayer> layers_;  // Those of cached_layers().
   std::optional<Mtp> mtp_;
   ReadAhead read_ahead_;                // Empty: all experts are in memory.

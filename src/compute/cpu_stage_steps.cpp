@@ -27,10 +27,15 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, KvCache& cache
   const std::span<int64_t> positions = arena.allocate<int64_t>(rows);
   const std::span<const BlockId*> tables = arena.allocate<const BlockId*>(rows);
   const std::span<bool> long_rope = arena.allocate<bool>(rows);
+  const std::span<int32_t> tokens = arena.allocate<int32_t>(takes_tokens() ? rows : 0);
   int64_t row = 0;
   for (const StepSlice& slice : slices) {
     SHOAL_CHECK_EQ(slice.row_begin, row);
     SHOAL_CHECK_GE(static_cast<int64_t>(slice.blocks.size()), BlocksFor(slice.position + slice.rows));
+    if (!tokens.empty()) {
+      SHOAL_CHECK_EQ(std::ssize(slice.tokens), slice.rows);
+      std::ranges::copy(slice.tokens, tokens.begin() + row);
+    }
     for (int64_t i = 0; i < slice.rows; ++i, ++row) {
       positions[static_cast<size_t>(row)] = slice.position + i;
       tables[static_cast<size_t>(row)] = slice.blocks.data();
@@ -42,6 +47,7 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, KvCache& cache
                 .places = {positions, tables},
                 .states = {},
                 .ropes = arena.allocate<RopeRows>(static_cast<int64_t>(rope_tables_.size())),
+                .tokens = tokens,
                 .normed = arena.allocate_rows<float>(rows, width_),
                 .out = arena.allocate_rows<float>(rows, width_),
                 .before = {}};
@@ -174,7 +180,8 @@ absl::Status CpuStage::mix(const ComputeContext& context, LayerId id, const Shar
   return std::visit(run, layer.mixer);
 }
 
-void CpuStage::guess_next(const ComputeContext& context, LayerId id, MatView<const float> x) const {
+void CpuStage::guess_next(const ComputeContext& context, LayerId id, const Shared& shared,
+                          MatView<const float> x) const {
   const auto first = static_cast<size_t>(id.value + 1 - options_.layers.begin);
   for (size_t i = first; i < static_cast<size_t>(options_.layers.size()); ++i) {
     const Moe* moe = std::get_if<Moe>(&layers_[i].feed_forward);
@@ -182,7 +189,7 @@ void CpuStage::guess_next(const ComputeContext& context, LayerId id, MatView<con
     const ArenaScope scope(*context.arena);
     const StageLayer& next = layers_[i];
     const std::span<const int32_t> ids =
-        moe->guess(context, next.parallel ? next.mixer_norm : next.feed_forward_norm, x);
+        moe->guess(context, next.parallel ? next.mixer_norm : next.feed_forward_norm, x, shared.tokens);
     const LayerId guessed{static_cast<int32_t>(options_.layers.begin + static_cast<int64_t>(i))};
     return read_ahead_(*context.arena, guessed, ids);
   }
@@ -206,6 +213,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   const StageLayer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   if (layer.altup) return run_altup_layer(context, step, id, shared, x);
   if (carries_addend_) return run_addend_layer(context, step, id, shared, x);
+  if (hyper_) return run_hyper_layer(context, step, id, shared, x);
   return run_residual_layer(context, step, id, shared, x);
 }
 
@@ -235,12 +243,13 @@ absl::Status CpuStage::run_residual_layer(const ComputeContext& context, const S
     SHOAL_CHECK(step.experts != nullptr);
     const MatView<float> y = adds_itself ? x : shared.out;
     if (!adds_itself) std::fill_n(y.data, y.rows * y.cols, 0.0f);
-    const auto guess = [&] { guess_next(context, id, x); };
+    const auto guess = [&] { guess_next(context, id, shared, x); };
     const absl::FunctionRef<void()> after_dispatch = guess;
     const bool guesses = read_ahead_ && x.rows <= kReadAheadRows;
     RETURN_IF_ERROR(moe->forward(
         context, id, input, x,
-        {*step.experts, step.on_routing, guesses ? &after_dispatch : nullptr, shared.routed}, y));
+        {*step.experts, step.on_routing, guesses ? &after_dispatch : nullptr, shared.tokens, shared.routed},
+        y));
   } else if (const auto* segmented = std::get_if<SegmentedMlp>(&layer.feed_forward)) {
     SHOAL_CHECK(step.experts != nullptr);
     RETURN_IF_ERROR(segmented->forward(context, id, input, *step.experts, shared.out));
@@ -287,6 +296,43 @@ absl::Status CpuStage::run_addend_layer(const ComputeContext& context, const Sta
     if (!AllFinite(rows, part)) finite.store(false, std::memory_order_relaxed);
   });
   return finite ? absl::OkStatus() : OutOfRange("an activation is not finite (NaN or infinity)");
+}
+
+/// The same of a row of several streams that mixer and feed-forward read and write by turns (HyperSpec). `x` is what they
+/// read, and what they return is added to an x of zeros.
+absl::Status CpuStage::run_hyper_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                       const Shared& shared, MatView<float> streams) {
+  const ArenaScope scope(*context.arena);
+  const StageLayer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
+  const MatView<float> x = context.arena->allocate_rows<float>(streams.rows, width_);
+  const MatView<float> coefficients =
+      context.arena->allocate_rows<float>(streams.rows, layer.mixer_hyper->coefficients());
+  if (shared.before.data != nullptr) CopyRows(streams, shared.before, 0);
+  Shared of_x = shared;
+  of_x.before = {};
+  layer.mixer_hyper->read(context, streams, coefficients, x);
+  RETURN_IF_ERROR(mix(context, id, of_x, x));
+  layer.mixer_hyper->write(context, shared.out, coefficients, streams);
+  layer.feed_forward_hyper->read(context, streams, coefficients, x);
+  LinearInput input(shared.normed);
+  const int group = std::visit([&](const auto& block) { return block.input_group(context.activations); },
+                               layer.feed_forward);
+  RETURN_IF_ERROR(input.fill(context, group, [&](Range rows) {
+    NormOrCopy(*context.kernels, layer.feed_forward_norm, x, shared.normed, rows);
+    FillRows(shared.out, 0, rows);
+  }));
+  SHOAL_CHECK(step.experts != nullptr);
+  const auto guess = [&] { guess_next(context, id, shared, x); };
+  const absl::FunctionRef<void()> after_dispatch = guess;
+  const bool guesses = read_ahead_ && x.rows <= kReadAheadRows;
+  RETURN_IF_ERROR(
+      std::get<Moe>(layer.feed_forward)
+          .forward(context, id, input, x,
+                   {*step.experts, step.on_routing, guesses ? &after_dispatch : nullptr, shared.tokens},
+                   shared.out));
+  layer.feed_forward_hyper->write(context, shared.out, coefficients, streams);
+  if (AllFinite(streams, {0, streams.rows})) return absl::OkStatus();
+  return OutOfRange("an activation is not finite (NaN or infinity)");
 }
 
 /// The same of a row of several streams (AltUpLayerSpec).

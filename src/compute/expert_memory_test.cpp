@@ -46,7 +46,7 @@ class Sequence {
     const ModelSpec& spec = model_->spec();
     const auto rows = std::ssize(tokens);
     const StateWrite write{static_cast<int32_t>(length_ + rows), SlotId{static_cast<int32_t>(++steps_ % 2)}};
-    StepSlice slice{.row_begin = 0, .rows = rows, .position = length_, .blocks = blocks_};
+    StepSlice slice{.row_begin = 0, .rows = rows, .position = length_, .blocks = blocks_, .tokens = tokens};
     if (KeepsState(spec)) {
       slice.state_from = length_ == 0 ? kNoState : SlotId{static_cast<int32_t>((steps_ + 1) % 2)};
       slice.state_to = {&write, 1};

@@ -36,6 +36,14 @@ inline void FillRows(MatView<float> x, float value, Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) std::fill_n(x.row(r), x.cols, value);
 }
 
+/// A NaN stays one.
+inline void Clamp(MatView<float> x, float least, float most, Range rows) {
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    float* row = x.row(r);
+    for (int64_t c = 0; c < x.cols; ++c) row[c] = std::clamp(row[c], least, most);
+  }
+}
+
 inline void Multiply(MatView<float> x, float scale, Range rows) {
   for (int64_t r = rows.begin; r < rows.end; ++r) {
     float* row = x.row(r);

@@ -22,6 +22,13 @@ absl::Status CpuStage::load(const ResolvedWeights& weights, PackedStore* store, 
   row_width_ = spec.row_width();
   if (spec.altup) altup_rows_ = AltUpRows(spec);
   carries_addend_ = spec.carries_addend;
+  if (spec.hyper) {
+    hyper_ = HyperRule{.width = spec.width,
+                       .streams = spec.hyper->streams,
+                       .rounds = spec.hyper->rounds,
+                       .eps = spec.hyper->eps,
+                       .norm_eps = spec.hyper->norm_eps};
+  }
   vocabulary_ = spec.vocabulary;
   embedding_scale_ = spec.embedding_scale;
   logits_scale_ = spec.logits_scale;
@@ -58,6 +65,11 @@ absl::Status CpuStage::load_layer(const ResolvedWeights& weights, const WeightLo
   if (spec.altup) {
     ASSIGN_OR_RETURN(layer.altup, AltUpLayer::Load(loader, *spec.altup, pool));
   }
+  if (spec.hyper) {
+    ASSIGN_OR_RETURN(layer.mixer_hyper, HyperMix::Load(loader, *hyper_, spec.hyper->mixer, pool));
+    ASSIGN_OR_RETURN(layer.feed_forward_hyper,
+                     HyperMix::Load(loader, *hyper_, spec.hyper->feed_forward, pool));
+  }
   layers_.push_back(std::move(layer));
   return absl::OkStatus();
 }
@@ -93,6 +105,9 @@ absl::Status CpuStage::load_embedding_and_head(const WeightLoader& loader, const
     if (spec.altup) {
       ASSIGN_OR_RETURN(altup_end_, AltUpEnd::Load(loader, spec, pool));
     }
+    if (spec.hyper) {
+      ASSIGN_OR_RETURN(hyper_head_, HyperMix::Load(loader, *hyper_, spec.hyper->head, pool));
+    }
     progress.read(-1, true);
   }
   return absl::OkStatus();
@@ -112,6 +127,7 @@ int64_t CpuStage::bytes() const {
   if (embedding_norm_) bytes += embedding_norm_->bytes();
   if (altup_begin_) bytes += altup_begin_->bytes();
   if (altup_end_) bytes += altup_end_->bytes();
+  if (hyper_head_) bytes += hyper_head_->bytes();
   for (const StageLayer& layer : layers_) bytes += layer.bytes();
   if (mtp_) bytes += mtp_->bytes();
   return bytes;
@@ -142,6 +158,10 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
     }
     if (embedding_scale_ != 1) Multiply(embedded, embedding_scale_, rows);
     if (embedding_norm_) embedding_norm_->apply(*context.kernels, embedded, embedded, rows);
+    for (int64_t i = 1; hyper_ && whole && i < hyper_->streams; ++i) {
+      CopyRows(embedded.rows_between(rows.begin, rows.end), x.cols_between(i * width_, (i + 1) * width_),
+               rows.begin);
+    }
     if (carries_addend_ && whole) FillRows(x.cols_between(width_, 2 * width_), 0, rows);
     if (!AllFinite(embedded, rows)) finite.store(false, std::memory_order_relaxed);
   });
@@ -153,18 +173,36 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
   return altup_begin_ && whole ? altup_begin_->run(context, tokens, x) : absl::OkStatus();
 }
 
+bool CpuStage::takes_tokens() const {
+  return std::ranges::any_of(layers_, [](const StageLayer& layer) {
+    const Moe* const moe = std::get_if<Moe>(&layer.feed_forward);
+    return moe != nullptr && moe->takes_tokens();
+  });
+}
+
 bool CpuStage::keeps_states() const {
   return std::ranges::any_of(layers_, [](const StageLayer& layer) { return layer.cache_shape.has_states(); });
+}
+
+/// What the output head reads of the streams: in the context's arena.
+MatView<float> CpuStage::read_streams(const ComputeContext& context, MatView<const float> streams) const {
+  const MatView<float> x = context.arena->allocate_rows<float>(streams.rows, width_);
+  const MatView<float> coefficients =
+      context.arena->allocate_rows<float>(streams.rows, hyper_head_->coefficients());
+  hyper_head_->read(context, streams, coefficients, x);
+  return x;
 }
 
 absl::Status CpuStage::final_norm(const ComputeContext& context, MatView<const float> x,
                                   MatView<float> hidden) {
   SHOAL_CHECK(options_.head && x.cols == row_width_ && hidden.rows == x.rows && hidden.cols == width_);
   const PhaseTimer timer(context, StepPhase::kHead);
+  const ArenaScope scope(*context.arena);
   if (altup_end_) {
     RETURN_IF_ERROR(altup_end_->run(context, x, hidden));
     x = hidden;
   }
+  if (hyper_head_) x = read_streams(context, x);
   x = x.cols_between(0, width_);  // An addend is 0 here.
   context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, hidden, rows); });
   if (AllFinite(hidden, {0, hidden.rows})) return absl::OkStatus();
@@ -205,6 +243,7 @@ absl::Status CpuStage::logits_of(const ComputeContext& context, const Norm& norm
     RETURN_IF_ERROR(altup_end_->run(context, x, normed));
     x = normed;
   }
+  if (hyper_head_) x = read_streams(context, x);
   x = x.cols_between(0, width_);  // An addend is 0 here.
   context.for_rows(x.rows, x.cols, [&](Range rows) { norm.apply(*context.kernels, x, normed, rows); });
   LinearInput input(normed);

@@ -28,6 +28,7 @@ struct StepSlice {
   /// again.
   SlotId state_from = kNoState;
   std::span<const StateWrite> state_to;
+  std::span<const int32_t> tokens;  ///< [rows]; of models with layers that choose experts by them.
 };
 
 /// Sees rows x [T, D] as they leave a layer; layer -1: the embedding.

@@ -46,6 +46,8 @@ struct Job {
   std::optional<AffineFormat> format;  ///< nullopt: `dtype`.
   DType dtype = DType::kBF16;          ///< Of the elements, or of scales and biases.
 
+  /// base empty: the suffix alone.
+  std::string name() const { return base.empty() ? suffix : base + "." + suffix; }
   int64_t rows() const { return parts.front().rows; }
   int64_t cols() const { return parts.front().cols; }
   int64_t rows_total() const { return rows() * std::ssize(parts); }
@@ -58,8 +60,8 @@ struct Job {
       result.push_back(last);
       return result;
     };
-    if (vector_shape) return {{base + "." + suffix, dtype, *vector_shape}};
-    if (!format) return {{base + "." + suffix, dtype, shape(cols())}};
+    if (vector_shape) return {{name(), dtype, *vector_shape}};
+    if (!format) return {{name(), dtype, shape(cols())}};
     const std::vector<int64_t> groups = shape(cols() / format->group);
     return {{base + ".weight", DType::kU32, shape(cols() * format->bits / 32)},
             {base + ".scales", dtype, groups},
@@ -351,7 +353,9 @@ absl::Status ChooseFormats(const WeightLoader& loader, const ConvertFormat& form
     job.dtype = dtype;
     if (job.vector) {
       ASSIGN_OR_RETURN(const bool holds, HoldsVector(loader, job, dtype));
-      if (!holds) job.dtype = job.add != 0 || job.log ? DType::kF32 : job.parts.front().format.dtype;
+      const DType stored = job.parts.front().format.dtype;
+      const bool ids = stored == DType::kI64 || stored == DType::kI32;
+      if (!holds) job.dtype = job.add != 0 || job.log || ids ? DType::kF32 : stored;
     } else if (format.kind != ConvertFormat::Kind::kFloat) {
       const AffineFormat wanted = job.role == "router" ? kRouterFormat : format.affine;
       if (Quantizable(job, wanted)) job.format = wanted;

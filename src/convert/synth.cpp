@@ -37,7 +37,7 @@ struct Job {
 Job MakeJob(SynthTensor tensor, const SynthOptions& options) {
   Job job;
   const bool is_matrix = tensor.kind == Kind::kMatrix || tensor.kind == Kind::kRouter;
-  if (is_matrix && options.quantization) {
+  if (is_matrix && options.quantization && tensor.suffix == "weight") {
     const AffineFormat format = tensor.kind == Kind::kRouter ? kRouterFormat : *options.quantization;
     if (tensor.cols % format.group == 0) job.format = format;
   }
@@ -46,7 +46,7 @@ Job MakeJob(SynthTensor tensor, const SynthOptions& options) {
   if (is_matrix) shape.push_back(tensor.rows);
   shape.push_back(tensor.cols);
   if (!tensor.shape.empty()) shape = tensor.shape;
-  const std::string name = tensor.base + "." + tensor.suffix;
+  const std::string name = tensor.name();
   if (job.format) {
     std::vector<int64_t> groups = shape;
     shape.back() = tensor.cols * job.format->bits / 32;
@@ -55,7 +55,7 @@ Job MakeJob(SynthTensor tensor, const SynthOptions& options) {
                    {tensor.base + ".scales", options.dtype, groups},
                    {tensor.base + ".biases", options.dtype, groups}};
   } else {
-    job.entries = {{name, options.dtype, shape}};
+    job.entries = {{name, tensor.choices > 0 ? DType::kF32 : options.dtype, shape}};
   }
   for (const auto& entry : job.entries) job.bytes += *ElementCount(entry.shape) * DTypeBytes(entry.dtype);
   job.tensor = std::move(tensor);
@@ -81,6 +81,7 @@ class TensorWriter {
 
   absl::Status write(const Job& job, SafetensorsWriter* file) {
     const SynthTensor& tensor = job.tensor;
+    if (tensor.choices > 0) return write_choices(tensor, file);
     std::vector<RandomMatrix> matrices;
     for (const std::string& seed : tensor.seeds) {
       // A bias shares its base name with its matrix.
@@ -93,6 +94,17 @@ class TensorWriter {
   }
 
  private:
+  /// Neighbouring rows begin a few ids apart, so that all ids occur alike.
+  absl::Status write_choices(const SynthTensor& tensor, SafetensorsWriter* file) {
+    constexpr int64_t kStep = 5;
+    std::vector<float> ids(static_cast<size_t>(tensor.cols));
+    const int64_t per_row = tensor.shape.back();
+    for (int64_t i = 0; i < tensor.cols; ++i) {
+      ids[static_cast<size_t>(i)] = static_cast<float>((i / per_row * kStep + i % per_row) % tensor.choices);
+    }
+    return append(std::as_bytes(std::span(ids)), file);
+  }
+
   absl::Status write_plain(const Job& job, const std::vector<RandomMatrix>& matrices, int64_t rows_each,
                            SafetensorsWriter* file) {
     const int64_t cols = job.tensor.cols;

@@ -84,6 +84,9 @@ class Lister {
         tensor.shape = source.strided->stored_shape;  // The weight may be a part of it.
         tensor.cols = *ElementCount(tensor.shape) / std::max<int64_t>(source.stack, 1);
       }
+      if (use.role == "choice") {
+        tensor.choices = std::ssize(MoeOf(spec_.layers[static_cast<size_t>(use.layer)])->experts);
+      }
       const bool scales = use.role == "norm" || use.role == "scale";
       tensor.mean = scales ? 1.0 - source.offset : 0.0;
       tensor.deviation = scales ? 0.1 : 0.2;

@@ -19,9 +19,12 @@ struct SynthTensor {
   int64_t rows = 0;               ///< N; 0 for a vector.
   int64_t cols = 0;               ///< K, or the length of a vector.
   std::vector<int64_t> shape;     ///< Of a vector that is stored under another shape, else empty.
+  int64_t choices = 0;  ///< Above 0: a vector of ids below it, distinct in each row of `shape`, as f32.
   double mean = 0;
   double deviation = 0;  ///< Standard deviation of the values.
   int64_t experts = 0;   ///< Above 0: a stack [experts, rows, cols], or [experts, cols] of vectors.
+  /// base empty: the suffix alone.
+  std::string name() const { return base.empty() ? suffix : base + "." + suffix; }
   std::vector<std::string>
       seeds;  ///< Names that decide the values: the tensor's own, or one for each expert of a stack.
 };

@@ -238,9 +238,14 @@ absl::Status StageRunner::forward(Arena& scratch, PlannedExchange& exchange, Ste
   for (size_t i = 0; i < slices.size(); ++i) {
     const auto rows = std::ssize(slices[i].tokens);
     const SeqSlice& slice = slices[i];
-    views[i] = {
-        row,           rows, slice.position, TableFor(slice, scratch), slice.long_rope, slice.state_from,
-        slice.state_to};
+    views[i] = {row,
+                rows,
+                slice.position,
+                TableFor(slice, scratch),
+                slice.long_rope,
+                slice.state_from,
+                slice.state_to,
+                slice.tokens};
     row += rows;
   }
   StageStep step;

@@ -22,6 +22,8 @@ namespace shoal {
 
 /// The dtypes that an unquantized weight may have.
 inline constexpr DType kFloatWeights[] = {DType::kBF16, DType::kF16, DType::kF32};
+/// Those of ids (WeightSource::ids).
+inline constexpr DType kIdWeights[] = {DType::kI64, DType::kI32, DType::kBF16, DType::kF16, DType::kF32};
 
 /// A tensor's bytes in the map. Valid while its Checkpoint lives. `data` may be unaligned: read with memcpy.
 struct TensorView {

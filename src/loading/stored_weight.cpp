@@ -150,8 +150,9 @@ absl::StatusOr<StoredWeight> WeightFinder::find_strided(StoredWeight weight) con
     weight.absent = parts.words == nullptr || parts.scales == nullptr || parts.biases == nullptr;
     return weight;
   }
-  ASSIGN_OR_RETURN(const TensorView view,
-                   checkpoint_->view(source.name(), kFloatWeights, strided.stored_shape));
+  const std::span<const DType> dtypes =
+      source.ids ? std::span<const DType>(kIdWeights) : std::span<const DType>(kFloatWeights);
+  ASSIGN_OR_RETURN(const TensorView view, checkpoint_->view(source.name(), dtypes, strided.stored_shape));
   weight.format = {.dtype = view.dtype};
   weight.data = checkpoint_->matrix(*info, source.stack, source.index);
   weight.absent = weight.data == nullptr;

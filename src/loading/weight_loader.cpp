@@ -329,6 +329,25 @@ absl::Status WeightLoader::read_transposed(const StoredWeight& weight, Range row
   return absl::OkStatus();
 }
 
+namespace {
+
+/// An element of a tensor of floats, or of ids (WeightSource::ids).
+float LoadNumber(const std::byte* data, DType dtype, int64_t index) {
+  if (dtype == DType::kI64) {
+    int64_t value;
+    std::memcpy(&value, data + index * 8, 8);
+    return static_cast<float>(value);
+  }
+  if (dtype == DType::kI32) {
+    int32_t value;
+    std::memcpy(&value, data + index * 4, 4);
+    return static_cast<float>(value);
+  }
+  return LoadFloatWeight(data, dtype, index);
+}
+
+}  // namespace
+
 absl::Status WeightLoader::read_rows(const StoredWeight& weight, Range rows, float* out) const {
   SHOAL_CHECK(0 <= rows.begin && rows.end <= weight.rows);
   RETURN_IF_ERROR(CheckHere(*checkpoint_, weight));
@@ -342,8 +361,8 @@ absl::Status WeightLoader::read_rows(const StoredWeight& weight, Range rows, flo
       if (blocks) {
         out[col] = decoded.value(0, col);
       } else if (weight.strided()) {
-        out[col] = LoadFloatWeight(weight.data, weight.format.dtype,
-                                   row * weight.row_stride + col * weight.col_stride);
+        out[col] =
+            LoadNumber(weight.data, weight.format.dtype, row * weight.row_stride + col * weight.col_stride);
       } else if (weight.format.affine()) {
         out[col] = AffineValue(weight.affine, stored, col);
       } else if (weight.is_vector) {  // One row, whose elements are what a permutation moves.

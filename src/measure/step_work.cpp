@@ -12,7 +12,8 @@ WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations,
       embedding_bytes_ += packed_bytes / stored.rows;
       continue;
     }
-    if (use.is_mtp) continue;  // It adds nothing to what a model without such a head computes.
+    if (use.role == "choice") continue;  // A row reads some ids.
+    if (use.is_mtp) continue;            // It adds nothing to what a model without such a head computes.
     Products& products = use.expert >= 0 ? experts : use.is_head ? sampled_row_ : every_row_;
     products.bytes += packed_bytes;
     if (stored.is_vector) continue;

@@ -100,6 +100,10 @@ TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
       if (const auto* mamba = std::get_if<Mamba1Spec>(&layer.mixer)) {  // With an exponential of each value.
         states += static_cast<double>(15 * mamba->decay_log.elements() + mamba->conv.elements());
       }
+      if (const auto* pooled = std::get_if<PooledAttentionSpec>(&layer.mixer)) {
+        const int64_t top = pooled->indexer ? pooled->indexer->top : 0;
+        states += static_cast<double>(2 * pooled->heads * pooled->head_dim * (pooled->window + top));
+      }
       const auto* delta = std::get_if<GatedDeltaNetSpec>(&layer.mixer);
       if (delta == nullptr) continue;
       states += 3.0 * delta->value_heads * delta->key_dim * delta->value_dim;

@@ -32,6 +32,7 @@ TEST(Families, AreThoseOfTheFolder) {
                                                "deepseek",
                                                "deepseek_v2",
                                                "deepseek_v3",
+                                               "deepseek_v4",
                                                "dots1",
                                                "ernie4_5",
                                                "ernie4_5_moe",

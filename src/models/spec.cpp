@@ -26,6 +26,7 @@ void ShowFeedForward(const MoeSpec& moe, const WeightWalk& walk) {
   walk.linear("router", moe.router.linear);
   if (moe.router.expert_scales) walk.weight("scale", *moe.router.expert_scales);
   if (moe.router.selection_bias) walk.weight("router", *moe.router.selection_bias);
+  if (moe.router.experts_of_token) walk.weight("choice", *moe.router.experts_of_token);
   if (moe.shared) ShowDense("mlp", *moe.shared, walk);
   if (moe.shared_gate) walk.weight("router", *moe.shared_gate);
   if (moe.branch) {
@@ -47,6 +48,7 @@ void ShowLayer(const LayerSpec& layer, const WeightWalk& walk) {
   walk.norm(layer.feed_forward_out_norm);
   if (layer.output_scale) walk.weight("scale", *layer.output_scale);
   if (layer.altup) layer.altup->show_weights(walk);
+  if (layer.hyper) layer.hyper->show_weights(walk);
 }
 
 void ShowMtp(const MtpSpec& mtp, const WeightWalk& walk) {
@@ -83,6 +85,7 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
   }
   const WeightWalk end(visit, -1, true);
   if (spec.altup) spec.altup->show_head_weights(end);
+  if (spec.hyper) spec.hyper->show_head_weights(end);
   end.norm(spec.final_norm);
   end.linear("head", spec.head);
   if (spec.mtp) ShowMtp(*spec.mtp, WeightWalk::OfMtp(visit));

@@ -14,6 +14,7 @@
 
 #include "base/ids.h"
 #include "models/altup.h"
+#include "models/hyper.h"
 #include "models/mixers/mixers.h"
 #include "models/weights.h"
 #include "numeric/operation_kinds.h"
@@ -26,6 +27,7 @@ enum class Gating : uint8_t {
   kGelu,           ///< gelu(gate) * up, by the tanh form.
   kClampedSwiglu,  ///< Both clamped to `limit`, then gate sigmoid(1.702 gate) (up + 1) (kernels.h).
   kClampedSilu,    ///< silu(gate), then both clamped to `limit`, then their product (kernels.h).
+  kSiluOfClamped,  ///< gate clamped to at most `limit`, up to `limit` either way, then silu(gate) * up.
 };
 
 /// The weights of XieluShape: softplus(alpha_p), beta + softplus(alpha_n), beta and eps.
@@ -39,7 +41,7 @@ struct DenseSpec {
   LinearSpec gate;    ///< Without sources where there is none.
   LinearSpec up, down;
   Gating gating = Gating::kSilu;
-  float limit = 0;       ///< Of kClampedSwiglu and kClampedSilu.
+  float limit = 0;       ///< Of the clamped ones.
   float gate_scale = 1;  ///< Factor on gate x.
   /// > 0: of gate x, what exceeds the row's mean by so many of its standard deviations, else 0.
   float gate_cutoff = 0;
@@ -59,6 +61,9 @@ struct RouterSpec {
   std::optional<NormSpec> norm;
   LinearSpec linear;  ///< [E, D]
   RouteScores scores = RouteScores::kSoftmax;
+  bool sqrt_softplus = false;  ///< Logits are sqrt(ln(1 + exp(logit))) before anything else.
+  /// [V * top_k], as [V, top_k]: the experts of each token, distinct ones, which replace the choice, not the weights.
+  std::optional<WeightRef> experts_of_token;
   std::optional<WeightRef> selection_bias;  ///< [E]: added to scores for the choice alone.
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kAsIs;
@@ -133,6 +138,7 @@ struct LayerSpec {
   std::optional<WeightRef> output_scale;  ///< [1]: factor on the layer's output.
   std::optional<AltUpLayerSpec> altup;    ///< Of models with ModelSpec::altup, whose feed-forwards are dense.
   AddendUse addend = AddendUse::kNone;
+  std::optional<HyperLayerSpec> hyper;  ///< Of models with ModelSpec::hyper.
 };
 
 /// Multi-token prediction: a layer more, which guesses the token behind the next one. With h[p] the row that the
@@ -178,11 +184,13 @@ struct ModelSpec {
   /// A row is x and an addend, D numbers each: what one layer computes and a later one adds travels with the row, so
   /// that any node may run either.
   bool carries_addend = false;
+  std::optional<HyperSpec> hyper;
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
-  /// Numbers of a row between layers: D, twice that with an addend, or what AltUpSpec says.
+  /// Numbers of a row between layers: D, twice that with an addend, or what AltUpSpec or HyperSpec say.
   int64_t row_width() const {
     if (carries_addend) return 2 * width;
+    if (hyper) return hyper->streams * width;
     if (!altup) return width;
     return altup->streams * width + layer_count() * altup->layer_width + altup->shared_kv_values;
   }

@@ -39,13 +39,15 @@ struct WeightSource {
   bool written = true;  ///< Whether a conversion may write the weight here, as mlx-lm reads this name.
   float offset =
       0;  ///< Of vectors: added to the stored values. 1 for norms that are stored as w and applied as 1 + w.
+  bool ids = false;  ///< Of vectors: whole numbers below 2^24, stored as floats, i32 or i64.
   bool mlx = false;  ///< This is where mlx-lm's folders have it, although it is no stack.
   /// A tensor that only mlx-lm's folders have, in a place that means something else on the hub (the same name, another
   /// shape or offset): the place counts where that tensor is, and then before others. A conversion writes the weight
   /// here.
   std::string only_with;
 
-  std::string name() const { return base + "." + suffix; }
+  /// base empty: the suffix alone.
+  std::string name() const { return base.empty() ? suffix : base + "." + suffix; }
 };
 
 /// A weight of the model: its logical shape ([N, K], or [N] for norms and biases) and its possible places,
@@ -82,7 +84,7 @@ struct WeightUse {
   int64_t layer = -1;     ///< -1: embedding, final norm, head.
   int64_t expert = -1;    ///< -1: not a routed expert's.
   std::string_view role;  ///< "embedding", "head", "norm", "scale", "attention", "router", "mlp", "expert",
-                          ///< "convolution", "decay", "projection"
+                          ///< "convolution", "decay", "projection", "choice"
   bool is_head = false;   ///< Belongs to the last stage (final norm and head).
   const WeightRef& ref;
   bool is_mtp = false;  ///< Of ModelSpec::mtp, which the last stage may leave out; `layer` is -1.

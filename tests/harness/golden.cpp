@@ -179,6 +179,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"deepseek", {{}, {"v1moe"}}},
       {"deepseek_v2", {{}, {"group_limited", "lite"}}},
       {"deepseek_v3", {{}, {"r1", "r1-q4g64"}}},
+      {"deepseek_v4", {{}, {"flash"}}},
       {"dots1", {{}, {"plain"}}},
       {"ernie4_5", {{}, {"plain"}}},
       {"ernie4_5_moe", {{}, {"plain"}}},

@@ -16,6 +16,7 @@
 #include "compute/blocks/mamba1.h"
 #include "compute/blocks/mamba2.h"
 #include "compute/blocks/mixer_step.h"
+#include "compute/blocks/pooled_attention.h"
 #include "compute/blocks/short_conv.h"
 #include "models/mixers/mixers.h"
 
@@ -40,7 +41,7 @@ using OneOfMixerBlocks = std::variant<Types...>;
 
 /// In the order of MixerSpec.
 using AnyMixerBlock = OneOfMixerBlocks<Attention, LatentAttention, GatedDeltaNet, ShortConv, Mamba2,
-                                       AttentionBesideMamba2, Mamba1>;
+                                       AttentionBesideMamba2, Mamba1, PooledAttention>;
 
 absl::StatusOr<AnyMixerBlock> LoadMixer(const WeightLoader& loader, const MixerSpec& spec, ThreadPool& pool);
 

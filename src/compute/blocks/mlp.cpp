@@ -1,6 +1,7 @@
 #include "compute/blocks/mlp.h"
 
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "base/status.h"
@@ -106,7 +107,7 @@ void CutOff(MatView<float> x, float cutoff, Range rows) {
 
 }  // namespace
 
-void GatingRule::apply(const ComputeContext& context, MatView<float> hidden, MatView<const float> up,
+void GatingRule::apply(const ComputeContext& context, MatView<float> hidden, MatView<float> up,
                        Range rows) const {
   const Kernels& kernels = *context.kernels;
   if (activation) {
@@ -125,6 +126,10 @@ void GatingRule::apply(const ComputeContext& context, MatView<float> hidden, Mat
     case Gating::kClampedSilu:
       return kernels.clamped_silu_mul(
           {.gate = hidden, .up = up, .limit = limit, .out = hidden, .rows = rows});
+    case Gating::kSiluOfClamped:
+      Clamp(hidden, -std::numeric_limits<float>::infinity(), limit, rows);
+      Clamp(up, -limit, limit, rows);
+      return kernels.silu_mul({.gate = hidden, .up = up, .out = hidden, .rows = rows});
   }
 }
 

@@ -33,7 +33,8 @@ struct GatingRule {
   /// Packed bytes of the weights that it was made of.
   int64_t bytes() const { return activation == Activation::kXielu ? int64_t{sizeof(XieluShape)} : 0; }
   /// hidden = gating(hidden, up), or without a gate activation(hidden), of a range of rows.
-  void apply(const ComputeContext& context, MatView<float> hidden, MatView<const float> up, Range rows) const;
+  /// `up` may change.
+  void apply(const ComputeContext& context, MatView<float> hidden, MatView<float> up, Range rows) const;
 };
 
 class Mlp {

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstddef>
 
 #include "base/check.h"
 #include "base/status.h"
 #include "compute/blocks/experts.h"
+#include "compute/blocks/softplus.h"
 #include "compute/row_ops.h"
 #include "compute/step_profile.h"
 #include "numeric/transcendental.h"
@@ -46,6 +49,8 @@ absl::StatusOr<Moe> Moe::Load(const WeightLoader& loader, const MoeSpec& spec, T
   if (spec.router.selection_bias) {
     ASSIGN_OR_RETURN(moe.selection_bias_, loader.read_vector(*spec.router.selection_bias));
   }
+  moe.sqrt_softplus_ = spec.router.sqrt_softplus;
+  RETURN_IF_ERROR(moe.load_experts_of_token(loader, spec));
   SHOAL_CHECK(spec.shared.has_value() || !segmented.has_value());
   if (segmented) {
     moe.shared_ = *segmented;
@@ -59,12 +64,34 @@ absl::StatusOr<Moe> Moe::Load(const WeightLoader& loader, const MoeSpec& spec, T
   return moe;
 }
 
+absl::Status Moe::load_experts_of_token(const WeightLoader& loader, const MoeSpec& spec) {
+  if (!spec.router.experts_of_token) return absl::OkStatus();
+  SHOAL_CHECK(!spec.router.selection_bias);
+  ASSIGN_OR_RETURN(const std::vector<float> read, loader.read_vector(*spec.router.experts_of_token));
+  const auto experts = static_cast<float>(experts_);
+  const auto k = static_cast<size_t>(top_k_);
+  experts_of_token_.resize(read.size());
+  for (size_t i = 0; i < read.size(); ++i) {
+    const auto row = experts_of_token_.begin() + static_cast<std::ptrdiff_t>(i / k * k);
+    const auto next = experts_of_token_.begin() + static_cast<std::ptrdiff_t>(i);
+    const bool known = read[i] >= 0 && read[i] < experts;
+    *next = known ? static_cast<int32_t>(read[i]) : -1;
+    if (known && static_cast<float>(*next) == read[i] && std::find(row, next, *next) == next) continue;
+    return InvalidArgument(
+        "checkpoint: tensor '{}' in {}: expected {} distinct experts below {} for each token, found {} for "
+        "token {}",
+        spec.router.experts_of_token->sources[0].name(), loader.checkpoint().folder(), top_k_, experts_,
+        read[i], i / k);
+  }
+  return absl::OkStatus();
+}
+
 int64_t Moe::bytes() const {
   const auto size_of = [](const std::vector<float>& values) {
     return static_cast<int64_t>(values.size() * sizeof(float));
   };
-  return router_.bytes() + (router_norm_ ? router_norm_->bytes() : 0) + size_of(selection_bias_) +
-         size_of(expert_scales_) +
+  return router_.bytes() + static_cast<int64_t>(experts_of_token_.size() * sizeof(int32_t)) +
+         (router_norm_ ? router_norm_->bytes() : 0) + size_of(selection_bias_) + size_of(expert_scales_) +
          (shared_ ? std::visit([](const auto& shared) { return shared.bytes(); }, *shared_) : 0) +
          (shared_gate_ ? shared_gate_->bytes() : 0) +
          (branch_ ? branch_->norm.bytes() + branch_->out_norm.bytes() + branch_->shared_out_norm.bytes() : 0);
@@ -95,8 +122,39 @@ absl::Status Moe::add_shared(const ComputeContext& context, LayerId layer, Linea
   return absl::OkStatus();
 }
 
+bool Moe::prepare_logits(MatView<float> logits, Range rows) const {
+  if (!sqrt_softplus_) return true;
+  if (!AllFinite(logits, rows)) return false;
+  for (int64_t t = rows.begin; t < rows.end; ++t) {
+    for (int64_t e = 0; e < logits.cols; ++e) {
+      float& logit = logits.at(t, e);
+      logit = std::sqrt(static_cast<float>(Softplus(static_cast<double>(logit))));
+    }
+  }
+  return true;
+}
+
+/// Where tokens have experts of their own, these are made the largest for the choice, which changes no weight.
+bool Moe::route(const ComputeContext& context, RouteArgs args, std::span<const int32_t> tokens) const {
+  if (!takes_tokens()) return context.kernels->route(args);
+  constexpr float kAboveAll = 0x1p20f;
+  float bias[kExpertsMax];
+  const Range all = args.rows;
+  for (int64_t t = all.begin; t < all.end; ++t) {
+    std::fill_n(bias, args.logits.cols, 0.0f);
+    const int32_t* const own = experts_of_token_.data() + int64_t{tokens[static_cast<size_t>(t)]} * top_k_;
+    for (int64_t k = 0; k < top_k_; ++k) bias[own[k]] = kAboveAll;
+    args.selection_bias = bias;
+    args.rows = {t, t + 1};
+    if (!context.kernels->route(args)) return false;
+  }
+  return true;
+}
+
 absl::StatusOr<Moe::Choice> Moe::choose(const ComputeContext& context, MatView<const float> x,
-                                        MatView<const float> residual) const {
+                                        MatView<const float> residual,
+                                        std::span<const int32_t> tokens) const {
+  SHOAL_CHECK(!takes_tokens() || std::ssize(tokens) == x.rows);
   Arena& arena = *context.arena;
   const MatView<int32_t> ids = arena.allocate_rows<int32_t>(x.rows, top_k_);
   const MatView<float> weights = arena.allocate_rows<float>(x.rows, top_k_);
@@ -117,7 +175,7 @@ absl::StatusOr<Moe::Choice> Moe::choose(const ComputeContext& context, MatView<c
     args.ids = ids;
     args.weights = weights;
     args.rows = rows;
-    if (!context.kernels->route(args)) {
+    if (!prepare_logits(logits, rows) || !route(context, args, tokens)) {
       finite.store(false, std::memory_order_relaxed);
       return;  // What was chosen may be nothing.
     }
@@ -151,10 +209,10 @@ void Moe::add_identities(const ComputeContext& context, MatView<const float> x, 
 }
 
 std::span<const int32_t> Moe::guess(const ComputeContext& context, const std::optional<Norm>& norm,
-                                    MatView<const float> x) const {
+                                    MatView<const float> x, std::span<const int32_t> tokens) const {
   const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
   context.for_rows(x.rows, x.cols, [&](Range rows) { NormOrCopy(*context.kernels, norm, x, normed, rows); });
-  const absl::StatusOr<Choice> choice = choose(context, normed, x);
+  const absl::StatusOr<Choice> choice = choose(context, normed, x, tokens);
   if (!choice.ok()) return {};
   const std::span<int32_t> ids(choice->ids.data, static_cast<size_t>(choice->ids.rows * choice->ids.cols));
   const auto computed = std::ranges::remove_if(ids, [this](int32_t id) { return id >= experts_; });
@@ -167,7 +225,7 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
   Arena& arena = *context.arena;
   const ArenaScope scope(arena);
   PhaseTimer timer(context, StepPhase::kRouter);
-  ASSIGN_OR_RETURN(const Choice choice, choose(context, input.x(), residual));
+  ASSIGN_OR_RETURN(const Choice choice, choose(context, input.x(), residual, experts.tokens));
   Routing routing = choice.routing();
   if (experts.on_routing) experts.on_routing(layer, routing);
 

@@ -26,6 +26,7 @@ struct RoutedExperts {
   ExpertExchange& exchange;
   const std::function<void(LayerId, const Routing&)>& on_routing;  ///< Told the choice; may be empty.
   const absl::FunctionRef<void()>* after_dispatch = nullptr;  ///< Called when the rows are out; may be null.
+  std::span<const int32_t> tokens = {};  ///< [T], the rows' tokens; of routers that choose by them.
   MatView<float> sum = {};  ///< [T, D] that their sum is added to, instead of what Moe::forward() adds to.
 };
 
@@ -57,7 +58,9 @@ class Moe {
   /// the norm `norm`: in the context's arena. In front of an earlier layer's block it makes the router choose most of what
   /// it will choose, as a layer adds little to the stream. None where a row's choice is not finite.
   std::span<const int32_t> guess(const ComputeContext& context, const std::optional<Norm>& norm,
-                                 MatView<const float> x) const;
+                                 MatView<const float> x, std::span<const int32_t> tokens) const;
+  /// Whether the router chooses by tokens.
+  bool takes_tokens() const { return !experts_of_token_.empty(); }
 
  private:
   struct Branch {
@@ -71,7 +74,11 @@ class Moe {
     Routing routing() const { return {ids, weights}; }
   };
   absl::StatusOr<Choice> choose(const ComputeContext& context, MatView<const float> x,
-                                MatView<const float> residual) const;
+                                MatView<const float> residual, std::span<const int32_t> tokens) const;
+  absl::Status load_experts_of_token(const WeightLoader& loader, const MoeSpec& spec);
+  /// Whether all of `logits` are finite; they are what RouterSpec::sqrt_softplus makes of them then.
+  bool prepare_logits(MatView<float> logits, Range rows) const;
+  bool route(const ComputeContext& context, RouteArgs args, std::span<const int32_t> tokens) const;
   absl::Status add_shared(const ComputeContext& context, LayerId layer, LinearInput& input,
                           ExpertExchange& exchange, MatView<float> y) const;
 
@@ -89,6 +96,8 @@ class Moe {
   Linear router_;
   std::vector<float> selection_bias_;  // [E] or empty.
   std::vector<float> expert_scales_;   // [E] or empty.
+  bool sqrt_softplus_ = false;
+  std::vector<int32_t> experts_of_token_;  // [V, K] or empty.
   std::optional<Branch> branch_;
   std::optional<std::variant<Mlp, SegmentedMlp>> shared_;
   std::optional<Linear> shared_gate_;

@@ -101,7 +101,8 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
                            .blocks = sequence.blocks,
                            .long_rope = slice.long_rope,
                            .state_from = sequence.state,
-                           .state_to = states.emplace_back(states_of_step(sequence, rows))});
+                           .state_to = states.emplace_back(states_of_step(sequence, rows)),
+                           .tokens = slice.tokens});
     tokens.insert(tokens.end(), slice.tokens.begin(), slice.tokens.end());
   }
   const auto rows = static_cast<int64_t>(tokens.size());

@@ -12,6 +12,7 @@
 #include "models/mixers/mamba1.h"
 #include "models/mixers/mamba2.h"
 #include "models/mixers/mla.h"
+#include "models/mixers/pooled_attention.h"
 #include "models/mixers/short_conv.h"
 
 namespace shoal {
@@ -33,7 +34,7 @@ template <Mixer... Types>
 using OneOfMixers = std::variant<Types...>;
 
 using MixerSpec = OneOfMixers<GqaSpec, MlaSpec, GatedDeltaNetSpec, ShortConvSpec, Mamba2Spec,
-                              AttentionBesideMamba2Spec, Mamba1Spec>;
+                              AttentionBesideMamba2Spec, Mamba1Spec, PooledAttentionSpec>;
 
 inline int64_t CachedDimOf(const MixerSpec& mixer) {
   return std::visit([](const auto& m) { return m.cached_dim(); }, mixer);
