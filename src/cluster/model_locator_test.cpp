@@ -164,5 +164,11 @@ TEST_F(ModelLocator, RefusesMalformedNames) {
   EXPECT_EQ(FindModel({}, "tiny").status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST(ModelNames, AHuggingFaceCachePathGivesProviderAndName) {
+  EXPECT_THAT(ModelNames("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc", ""),
+              testing::ElementsAre("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc",
+                                   "mlx-community/Qwen3-8bit", "abc"));
+}
+
 }  // namespace
 }  // namespace shoal

@@ -15,7 +15,6 @@
 #include "base/status.h"
 #include "cluster/addresses.h"
 #include "cluster/local_cluster.h"
-#include "cluster/model_locator.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
 #include "compute/cpu_backend.h"
@@ -571,12 +570,6 @@ TEST_F(ClusterTest, AWorkerWithoutTheKeyIsNotTrustedWithRows) {
   const absl::Status status = open_once(options);
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(Message(status), HasSubstr("key"));
-}
-
-TEST(ModelNames, AHuggingFaceCachePathGivesProviderAndName) {
-  EXPECT_THAT(ModelNames("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc", ""),
-              testing::ElementsAre("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc",
-                                   "mlx-community/Qwen3-8bit", "abc"));
 }
 
 TEST_F(ClusterTest, NeitherWorkerNorCoordinatorListensToStrangersUnasked) {
