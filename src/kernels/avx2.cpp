@@ -339,6 +339,7 @@ inline void DotValues(const uint8_t* panel, const WeightRow* const* rows, IntLan
 
 #include "kernels/lane_affine_ymm.inc"
 #include "kernels/lane_attention.inc"
+#include "kernels/lane_index.inc"
 #include "kernels/lane_kernels.inc"
 #include "kernels/lane_matmul.inc"
 #include "kernels/lane_recurrent.inc"

@@ -62,6 +62,7 @@ constexpr int kValueQueries = 8;
 
 #include "kernels/lane_affine.inc"
 #include "kernels/lane_attention.inc"
+#include "kernels/lane_index.inc"
 #include "kernels/lane_kernels.inc"
 #include "kernels/lane_matmul.inc"
 #include "kernels/lane_recurrent.inc"

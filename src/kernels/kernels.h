@@ -270,17 +270,17 @@ inline constexpr float kKvWeightMax = 127 * 128;
 /// Bytes of the keys (or of the values) of one block.
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType dtype);
 
-/// Writes the key and value rows of one position into its block, rounded to the cache's dtype. f16 saturates
-/// at +-65504. Returns the number of elements that saturated.
+/// Writes the key and value rows of one position into its block, rounded to the cache's dtype; without values the
+/// keys alone. f16 saturates at +-65504. Returns the number of elements that saturated.
 /// Of DType::kI8, 64 dimensions (the last group may have fewer) are rounded together: scale = absmax / 127, rounded up to
 /// bf16, codes = round_to_even(x * (1 / scale)). absmax < 127 * 2^-126 gives scale 0 and codes 0, a NaN or an infinity
-/// among them scale NaN and codes 0; nothing saturates.
+/// among them scale NaN and codes 0; nothing saturates. There are always values then.
 struct AppendKvArgs {
   KvLayerView cache;
   BlockId block;
   int64_t position = 0;          ///< Written at index position mod 32 of the block.
   const float* key = nullptr;    ///< [kv_heads, head_dim]
-  const float* value = nullptr;  ///< [kv_heads, head_dim]
+  const float* value = nullptr;  ///< [kv_heads, head_dim], or nullptr: the cache has keys only.
   Range kv_heads;
 };
 
@@ -350,6 +350,21 @@ struct AttentionMergeArgs {
   const float* sinks = nullptr;  ///< [heads] or nullptr, as in AttentionArgs.
   float* out = nullptr;          ///< [heads, head_dim]
   Range head_range;
+};
+
+/// Compares the heads of one query row with the keys of positions, for what picks the positions to attend to. With
+/// dot[h, p] = query[h] . key[p], one FMA chain over ascending d,
+///   scores[0, p] = sum over h of weights[h] * max(dot[h, p], 0), one FMA chain over ascending h from 0, or
+///   scores[h, p] = dot[h, p] where there are no weights.
+/// Source: DeepSeek-AI 2025, DeepSeek-V3.2-Exp, eq. 1.
+struct IndexScoresArgs {
+  KvLayerView keys;                 ///< Of one kv head; its values are not read.
+  const BlockId* blocks = nullptr;  ///< blocks[b] holds positions [32 b, 32 b + 32).
+  const float* query = nullptr;     ///< [heads, head_dim]
+  int64_t heads = 0;
+  const float* weights = nullptr;  ///< [heads] or nullptr: each head's scores are kept apart.
+  Range positions;                 ///< Begins at a multiple of 32.
+  MatView<float> scores;           ///< [1 or heads, P], of which the columns `positions` are written.
 };
 
 // ---- Experts ----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 // Every kernel of every instruction set gives the bits of the reference, on edge shapes, on real shapes, and
 // for any cut of its range. Driven by the kernel list: a kernel without a case below does not compile.
+// long: a case for each kernel of the list, which one macro below calls
 #include "kernels/kernels.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +9,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include "kernels/test_data.h"
 #include "kernels/test_recurrent.h"
@@ -524,6 +526,17 @@ void Case_append_kv(const Pair& pair) {
         EXPECT_EQ(pair.tested.append_kv(args), saturated);
       }
       EXPECT_EQ(got.memory, expected.memory) << head_dim;
+      if (dtype == DType::kI8) continue;  // Keys of an indexer are numbers.
+      // Without values: the keys of another block, and nothing else.
+      AppendKvArgs keys_alone{
+          .cache = expected.view, .block = BlockId{0}, .position = 5, .key = key.data(), .kv_heads = {0, 3}};
+      const int64_t saturated = pair.reference.append_kv(keys_alone);
+      EXPECT_EQ(saturated, dtype == DType::kF16 ? 4 : 0);
+      keys_alone.cache = got.view;
+      EXPECT_EQ(pair.tested.append_kv(keys_alone), saturated);
+      EXPECT_EQ(got.memory, expected.memory) << head_dim;
+      EXPECT_TRUE(std::all_of(got.view.values, got.view.values + KvBlockBytes(3, head_dim, dtype),
+                              [](std::byte byte) { return byte == std::byte{0xff}; }));
     }
   }
 }
@@ -784,6 +797,61 @@ void Case_attention_merge(const Pair& pair) { CheckSplits(pair.reference, pair.r
 TEST(Attention, MergedSplitsOfTheReferenceGiveTheBitsOfItsAttention) {
   const Kernels& reference = SelectKernels(Isa::kReference);
   CheckSplits(reference, reference, reference);
+}
+
+/// The scores of `heads` heads at `positions`, and 7 elsewhere.
+std::vector<float> IndexScoresOf(const Kernels& kernels, AttentionProblem& problem, int64_t heads,
+                                 const std::vector<float>& weights, Range positions) {
+  const Range all = problem.rows[0].positions;
+  const int64_t rows = weights.empty() ? heads : 1;
+  std::vector<float> scores(static_cast<size_t>(rows * (all.end + 3)), 7.0f);
+  kernels.index_scores({.keys = problem.cache.view,
+                        .blocks = problem.rows[0].blocks,
+                        .query = problem.query.data(),
+                        .heads = heads,
+                        .weights = DataOrNull(weights),
+                        .positions = positions,
+                        .scores = View(scores, all.end + 3)});
+  return scores;
+}
+
+void Case_index_scores(const Pair& pair) {
+  RandomStream random(15);
+  for (const DType dtype : kFloatTypes) {
+    for (const auto& [heads, dim, end] : {std::tuple(1, 16, 1), std::tuple(5, 36, 33), std::tuple(8, 32, 300),
+                                          std::tuple(64, 128, 100), std::tuple(13, 7, 64)}) {
+      AttentionProblem problem(pair.reference, {1, heads, dim, dtype, {{0, end}}});
+      for (const std::vector<float>& weights :
+           {RandomFloats(random, heads), std::vector<float>(), std::vector<float>(heads, -0.0f)}) {
+        for (const Range positions : {Range{0, end}, Range{end / 64 * 32, end}}) {
+          EXPECT_EQ(Bits(IndexScoresOf(pair.tested, problem, heads, weights, positions)),
+                    Bits(IndexScoresOf(pair.reference, problem, heads, weights, positions)))
+              << heads << " heads of " << dim << ", " << end << " positions, " << DTypeName(dtype);
+        }
+      }
+    }
+  }
+}
+
+TEST(IndexScores, AreTheWeightedSumOfPositiveProducts) {
+  const Kernels& reference = SelectKernels(Isa::kReference);
+  AttentionProblem problem(reference, {1, 2, 3, DType::kF32, {{0, 40}}});
+  const auto* keys = reinterpret_cast<const float*>(problem.cache.view.keys) +
+                     problem.blocks[0][1].value * problem.cache.view.block_stride / 4;
+  const auto dot = [&](int64_t head) {  // With position 35.
+    double sum = 0;
+    for (int64_t d = 0; d < 3; ++d) {
+      sum += double{problem.query[static_cast<size_t>(head * 3 + d)]} * keys[d * kBlockPositions + 3];
+    }
+    return sum;
+  };
+  const std::vector<float> apart = IndexScoresOf(reference, problem, 2, {}, {32, 40});
+  EXPECT_NEAR(apart[35], dot(0), 1e-5);
+  EXPECT_NEAR(apart[43 + 35], dot(1), 1e-5);
+  EXPECT_EQ(apart[31], 7.0f);
+  EXPECT_EQ(apart[40], 7.0f);
+  const std::vector<float> together = IndexScoresOf(reference, problem, 2, {0.5f, -2.0f}, {0, 40});
+  EXPECT_NEAR(together[35], 0.5 * std::max(dot(0), 0.0) - 2 * std::max(dot(1), 0.0), 1e-5);
 }
 
 // ---- Experts ----

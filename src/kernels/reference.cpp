@@ -523,6 +523,7 @@ int64_t append_kv(const AppendKvArgs& args) {
     for (int64_t d = 0; d < cache.head_dim; ++d) {
       const int64_t at = head * cache.head_dim + d;
       saturated += StoreElement(keys, cache.dtype, at * kBlockPositions + index, args.key[at]);
+      if (args.value == nullptr) continue;
       saturated += StoreElement(values, cache.dtype, (head * kBlockPositions + index) * cache.head_dim + d,
                                 args.value[at]);
     }
@@ -747,6 +748,27 @@ void attention_merge(const AttentionMergeArgs& args) {
       Merge({at[0], at[1], next_values}, args.head_dim, total);
     }
     Finish(total, args.head_dim, args.out + h * args.head_dim);
+  }
+}
+
+void index_scores(const IndexScoresArgs& args) {
+  const KvLayerView& cache = args.keys;
+  for (int64_t p = args.positions.begin; p < args.positions.end; ++p) {
+    const std::byte* keys = HeadBlockOf(cache, args.blocks[p / kBlockPositions], 0).keys;
+    float sum = 0.0f;
+    for (int64_t h = 0; h < args.heads; ++h) {
+      float dot = 0.0f;
+      for (int64_t d = 0; d < cache.head_dim; ++d) {
+        const float key = LoadElement(keys, cache.dtype, d * kBlockPositions + p % kBlockPositions);
+        dot = Fma(args.query[h * cache.head_dim + d], key, dot);
+      }
+      if (args.weights == nullptr) {
+        args.scores.data[h * args.scores.stride + p] = dot;
+      } else {
+        sum = Fma(args.weights[h], dot < 0.0f ? 0.0f : dot, sum);
+      }
+    }
+    if (args.weights != nullptr) args.scores.data[p] = sum;
   }
 }
 

@@ -27,7 +27,7 @@ struct Header {
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
   int32_t position = 0;
-  int64_t state_values = 0;
+  int64_t beside = 0;  // Of a state its state_values, of a block its index_dim.
   uint64_t value_bytes = 0;
   uint64_t checksum = 0;
   uint64_t identity_low = 0;
@@ -68,7 +68,7 @@ Header HeaderOf(const KvCache& cache, LayerId layer, const CachePlace& place, co
           .kv_heads = state ? 0 : shape.kv_heads,
           .head_dim = state ? 0 : shape.head_dim,
           .position = id.position,
-          .state_values = state ? shape.state_values : 0,
+          .beside = state ? shape.state_values : shape.index_dim,
           .value_bytes = BytesAt(cache, layer, place),
           .identity_low = id.identity.low,
           .identity_high = id.identity.high,
@@ -82,8 +82,22 @@ absl::Status Differs(std::string_view what, const auto& expected, const auto& go
 
 std::string Text(const BlockKey& key) { return fmt::format("{:016x}{:016x}", key.high, key.low); }
 
+/// CHECKs nothing: a header from outside may say anything.
+KvLayerShape ShapeIn(const Header& header) {
+  const bool state = header.kind == ImageKind::kState;
+  return {.kv_heads = header.kv_heads,
+          .head_dim = header.head_dim,
+          .state_values = state ? header.beside : 0,
+          .index_dim = state ? 0 : static_cast<int>(header.beside)};
+}
+
+std::string ShapeText(const KvLayerShape& shape, uint64_t bytes) {
+  return fmt::format("{} heads of {}, {} of an indexer, {} state values, {} bytes", shape.kv_heads,
+                     shape.head_dim, shape.index_dim, shape.state_values, bytes);
+}
+
 absl::Status CheckSame(const Header& expected, const ImageView& view) {
-  const KvLayerShape shape{expected.kv_heads, expected.head_dim, expected.state_values};
+  const KvLayerShape shape = ShapeIn(expected);
   if (view.layer.value != expected.layer) return Differs("layer", expected.layer, view.layer);
   if (view.is_state != (expected.kind == ImageKind::kState)) {
     return Differs("kind", view.is_state ? "a block" : "a state", view.is_state ? "a state" : "a block");
@@ -92,11 +106,8 @@ absl::Status CheckSame(const Header& expected, const ImageView& view) {
     return Differs("dtype", DTypeName(static_cast<DType>(expected.dtype)), DTypeName(view.dtype));
   }
   if (!(view.shape == shape) || view.values.size() != expected.value_bytes) {
-    return Differs("shape",
-                   fmt::format("{} heads of {}, {} state values, {} bytes", shape.kv_heads, shape.head_dim,
-                               shape.state_values, expected.value_bytes),
-                   fmt::format("{} heads of {}, {} state values, {} bytes", view.shape.kv_heads,
-                               view.shape.head_dim, view.shape.state_values, view.values.size()));
+    return Differs("shape", ShapeText(shape, expected.value_bytes),
+                   ShapeText(view.shape, view.values.size()));
   }
   const BlockKey identity{expected.identity_high, expected.identity_low};
   if (view.id.identity != identity) {
@@ -143,7 +154,7 @@ absl::StatusOr<ImageView> ParseImage(std::span<const std::byte> bytes) {
       .layer = LayerId{header.layer},
       .is_state = state,
       .dtype = static_cast<DType>(header.dtype),
-      .shape = {header.kv_heads, header.head_dim, header.state_values},
+      .shape = ShapeIn(header),
       .id = {{header.identity_high, header.identity_low}, {header.key_high, header.key_low}, header.position},
       .values = values,
       .bytes = static_cast<int64_t>(sizeof(Header) + values.size())};

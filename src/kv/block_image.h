@@ -10,7 +10,7 @@
 //       12      4  kv_heads      of a block; 0 of a state
 //       16      4  head_dim      of a block; 0 of a state
 //       20      4  position: tokens up to the end of the block, or behind which the state is
-//       24      8  state_values  of a state; 0 of a block
+//       24      8  state_values  of a state; of a block the dimensions of its indexer's keys, 0 without
 //       32      8  bytes of values
 //       40      8  checksum: XXH3-64 of the values, seeded with XXH3-64 of the header with this field zero
 //       48     16  identity, low word first

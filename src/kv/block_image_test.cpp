@@ -17,9 +17,11 @@ using ::testing::HasSubstr;
 
 const ImageId kId{.identity = {1, 2}, .key = {3, 4}, .position = 64};
 
-/// Layers of every kind: grouped heads, states, one head for all (latent attention), blocks and states.
+/// Layers of every kind: grouped heads, states, one head for all with keys of an indexer (sparse latent attention), blocks
+/// and states.
 std::unique_ptr<KvCache> MakeCache(DType dtype, Range layers = {3, 7}) {
-  auto cache = KvCache::Create(layers, {{2, 16}, {.state_values = 48}, {1, 80}, {1, 16, 32}}, dtype, 4, 3);
+  auto cache =
+      KvCache::Create(layers, {{2, 16}, {.state_values = 48}, {1, 80, 0, 24}, {1, 16, 32}}, dtype, 4, 3);
   EXPECT_TRUE(cache.ok()) << cache.status();
   return *std::move(cache);
 }
@@ -93,6 +95,8 @@ TEST(BlockImageRefusal, WhateverIsOfAnotherCacheIsNamedAndNothingIsStored) {
   EXPECT_THAT(refused(*MakeCache(DType::kBF16), 3, kId), HasSubstr("dtype: expected bf16, got f16"));
   const auto wider = *KvCache::Create({3, 4}, {{4, 16}}, DType::kF16, 2);
   EXPECT_THAT(refused(*wider, 3, kId), HasSubstr("shape: expected 4 heads of 16"));
+  const auto indexed = *KvCache::Create({3, 4}, {{2, 16, 0, 8}}, DType::kF16, 2);
+  EXPECT_THAT(refused(*indexed, 3, kId), HasSubstr("2 heads of 16, 8 of an indexer"));
 }
 
 TEST(BlockImageRefusal, AStateIsNoBlock) {

@@ -25,6 +25,11 @@ size_t SlotBytes(const KvLayerShape& shape) {
   return static_cast<size_t>(shape.state_values) * sizeof(float);
 }
 
+/// Bytes of one block: K, V and the keys of an indexer. 0: the layer has no blocks.
+size_t BlockBytes(const KvLayerShape& shape, DType dtype) {
+  return 2 * HalfBlockBytes(shape, dtype) + static_cast<size_t>(KvHeadBytes(shape.index_dim, dtype));
+}
+
 bool IsZero(std::span<const std::byte> bytes) {
   return bytes.front() == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
 }
@@ -60,7 +65,7 @@ struct LayerBytes {
 std::optional<LayerBytes> BytesOfLayer(const KvLayerShape& shape, DType dtype, int blocks, int state_slots,
                                        size_t& sum) {
   LayerBytes bytes;
-  if (__builtin_mul_overflow(2 * HalfBlockBytes(shape, dtype), static_cast<size_t>(blocks), &bytes.blocks) ||
+  if (__builtin_mul_overflow(BlockBytes(shape, dtype), static_cast<size_t>(blocks), &bytes.blocks) ||
       __builtin_mul_overflow(SlotBytes(shape), static_cast<size_t>(state_slots), &bytes.states) ||
       __builtin_add_overflow(sum, bytes.blocks, &sum) || __builtin_add_overflow(sum, bytes.states, &sum) ||
       sum > size_t{INT64_MAX} / 2) {
@@ -84,6 +89,7 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Range layers, std::vect
   std::vector<LayerBytes> bytes_of;
   for (const KvLayerShape& shape : shapes) {
     SHOAL_CHECK((shape.has_blocks() || shape.has_states()) && shape.has_blocks() == (shape.head_dim > 0));
+    SHOAL_CHECK(shape.index_dim == 0 || (shape.index_dim > 0 && shape.has_blocks()));
     const std::optional<LayerBytes> of_layer = BytesOfLayer(shape, dtype, blocks, state_slots, bytes);
     if (!of_layer) {
       return ResourceExhausted("kv: {} blocks and {} state slots of {} layers exceed the address space",
@@ -136,7 +142,7 @@ void KvCache::trim(int blocks, int state_slots) {
     const auto clear_behind = [](const AlignedMemory& memory, int places, size_t each) {
       ClearUnused(BytesOf(memory).subspan(static_cast<size_t>(places) * each));
     };
-    clear_behind(memory_[i].blocks, blocks_, 2 * HalfBlockBytes(shapes_[i], dtype_));
+    clear_behind(memory_[i].blocks, blocks_, BlockBytes(shapes_[i], dtype_));
     clear_behind(memory_[i].states, this->state_slots(), SlotBytes(shapes_[i]));
   }
 }
@@ -147,7 +153,7 @@ size_t KvCache::index_of(LayerId layer) const {
 }
 
 int64_t KvCache::block_bytes(LayerId layer) const {
-  return static_cast<int64_t>(2 * HalfBlockBytes(shape(layer), dtype_));
+  return static_cast<int64_t>(BlockBytes(shape(layer), dtype_));
 }
 
 int64_t KvCache::slot_bytes(LayerId layer) const { return static_cast<int64_t>(SlotBytes(shape(layer))); }
@@ -156,13 +162,18 @@ std::byte* KvCache::keys(LayerId layer, BlockId block) const {
   const size_t index = index_of(layer);
   SHOAL_CHECK(block.value >= 0 && block.value < blocks_);
   SHOAL_CHECK_GT(shapes_[index].kv_heads, 0);
-  return memory_[index].blocks.data() +
-         2 * HalfBlockBytes(shapes_[index], dtype_) * static_cast<size_t>(block.value);
+  return memory_[index].blocks.data() + BlockBytes(shapes_[index], dtype_) * static_cast<size_t>(block.value);
 }
 
 std::byte* KvCache::values(LayerId layer, BlockId block) const {
   return keys(layer, block) +
          HalfBlockBytes(shapes_[static_cast<size_t>(layer.value - layers_.begin)], dtype_);
+}
+
+std::byte* KvCache::index_keys(LayerId layer, BlockId block) const {
+  const KvLayerShape& kept = shape(layer);
+  SHOAL_CHECK_GT(kept.index_dim, 0);
+  return keys(layer, block) + 2 * HalfBlockBytes(kept, dtype_);
 }
 
 float* KvCache::state(LayerId layer, SlotId slot) const {
@@ -192,7 +203,7 @@ int64_t KvCache::bytes_per_slot() const {
 
 int64_t KvCache::bytes_per_block() const {
   size_t bytes = 0;
-  for (const KvLayerShape& shape : shapes_) bytes += 2 * HalfBlockBytes(shape, dtype_);
+  for (const KvLayerShape& shape : shapes_) bytes += BlockBytes(shape, dtype_);
   return static_cast<int64_t>(bytes);
 }
 

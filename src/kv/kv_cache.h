@@ -34,6 +34,7 @@ inline constexpr SlotId kNoState{-1};
 /// after the other,
 ///   K   [kv_heads][head_dim][kBlockPositions]
 ///   V   [kv_heads][kBlockPositions][head_dim]
+///   keys of an indexer, where the layer has one   [index_dim][kBlockPositions]
 /// and in a cache of int8 what KvHeadBytes says for each head (kernels.h).
 class KvCache {
  public:
@@ -67,6 +68,9 @@ class KvCache {
   /// First byte of K (V) of a block. CHECKs that the cache has the layer and the block, and that the layer has blocks.
   std::byte* keys(LayerId layer, BlockId block) const;
   std::byte* values(LayerId layer, BlockId block) const;
+
+  /// First byte of the indexer's keys of a block. CHECKs as keys(), and that the layer has an indexer.
+  std::byte* index_keys(LayerId layer, BlockId block) const;
 
   /// The state of a layer in a slot. CHECKs that the cache has the layer and the slot, and that the layer has
   /// states.

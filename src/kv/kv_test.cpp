@@ -115,13 +115,16 @@ TEST(BlocksFor, CoversEveryPosition) {
 }
 
 TEST(KvCache, GivesEveryLayerAndBlockItsOwnBytes) {
-  const std::vector<KvLayerShape> shapes = {{2, 16}, {1, 8}};
+  const std::vector<KvLayerShape> shapes = {{2, 16}, {1, 8, 0, 24}};
   for (const DType dtype : {DType::kF16, DType::kI8}) {
     auto cache = KvCache::Create({3, 5}, shapes, dtype, 3);
     ASSERT_TRUE(cache.ok()) << cache.status();
     // Of int8: whole panels of 32 columns of codes, and one scale of two bytes.
     EXPECT_EQ((*cache)->bytes_per_block(),
-              2 * kBlockPositions * (dtype == DType::kF16 ? 2 * (2 * 16 + 8) : (2 + 1) * (32 + 2)));
+              kBlockPositions *
+                  (dtype == DType::kF16 ? 2 * (2 * (2 * 16 + 8) + 24) : (2 * (2 + 1) + 1) * (32 + 2)));
+    EXPECT_EQ((*cache)->block_bytes(LayerId{4}),
+              kBlockPositions * (dtype == DType::kF16 ? 2 * (2 * 8 + 24) : (2 + 1) * (32 + 2)));
     std::vector<std::pair<std::byte*, size_t>> parts;
     for (int layer = 3; layer < 5; ++layer) {
       const KvLayerShape& shape = shapes[static_cast<size_t>(layer - 3)];
@@ -129,6 +132,10 @@ TEST(KvCache, GivesEveryLayerAndBlockItsOwnBytes) {
       for (int block = 0; block < 3; ++block) {
         parts.emplace_back((*cache)->keys({layer}, {block}), bytes);
         parts.emplace_back((*cache)->values({layer}, {block}), bytes);
+        if (shape.index_dim > 0) {
+          parts.emplace_back((*cache)->index_keys({layer}, {block}),
+                             static_cast<size_t>(KvHeadBytes(shape.index_dim, dtype)));
+        }
       }
     }
     for (size_t i = 0; i < parts.size(); ++i) {

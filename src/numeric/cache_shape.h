@@ -25,15 +25,20 @@ constexpr int64_t KvHeadBytes(int64_t head_dim, DType dtype) {
   return kBlockPositions * (KvKeyColumns(head_dim) + 2 * KvGroups(head_dim));
 }
 
-/// What one layer caches: K and V for each position, each [kv_heads, head_dim] in the cache's dtype; or one state of
-/// state_values f32 for each sequence; or both.
+/// What one layer caches: K and V for each position, each [kv_heads, head_dim] in the cache's dtype, and where an
+/// indexer picks what is attended to its key [index_dim] in that dtype; or one state of state_values f32 for each
+/// sequence; or both.
 struct KvLayerShape {
   int kv_heads = 0;  ///< 0: nothing for each position.
   int head_dim = 0;
   int64_t state_values = 0;  ///< 0: no state.
+  int index_dim = 0;         ///< 0: there is no indexer. Else there are K and V.
   bool has_blocks() const { return kv_heads > 0; }
   bool has_states() const { return state_values > 0; }
   bool operator==(const KvLayerShape&) const = default;
+
+  /// Numbers cached for each position.
+  int64_t values_per_position() const { return int64_t{2} * kv_heads * head_dim + index_dim; }
 };
 
 /// Head dimension in the cache: padded with zeros to a multiple of 16, the kernels' unit. Zeros change no
