@@ -51,6 +51,12 @@ absl::Status CheckTaken(const Backend& backend, const BackendLoad& load) {
           "another backend",
           i, shape.head_dim, backend.numerics_class(), limits.head_dim_max);
     }
+    if (WorkOf(FindLayer(spec, i)->mixer).attended_max > 0 && !limits.picks) {
+      return Unimplemented(
+          "layer {} picks the positions it attends to, which backend {} does not compute. Give it to a node "
+          "with another backend",
+          i, backend.numerics_class());
+    }
     if (shape.has_states() && !limits.states) {
       return Unimplemented(
           "layer {} keeps a state, which backend {} does not compute. Give it to a node with another backend",

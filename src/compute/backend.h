@@ -42,8 +42,9 @@ struct BackendLimits {
   int64_t logit_rows = 0;    ///< Rows whose logits it keeps at once, for sampling.
   int64_t head_dim_max = 0;  ///< Numbers of one head in the cache.
   bool states = false;       ///< Whether it has layers that keep a state (recurrent ones).
-  bool mtp = false;          ///< Whether it has heads for multi-token prediction.
-  bool segments = false;     ///< Whether it computes feed-forwards by segments (compute/segments.h).
+  bool picks = false;  ///< Whether it has layers that pick the positions they attend to (sparse attention).
+  bool mtp = false;    ///< Whether it has heads for multi-token prediction.
+  bool segments = false;  ///< Whether it computes feed-forwards by segments (compute/segments.h).
 };
 
 /// Whether a node reads this weight, or part of it, which has such a stage, the routed experts of `experts` ([L],

@@ -182,6 +182,8 @@ TEST(Backend, RefusesLayersAndFormatsThatItDoesNotComputeByName) {
   EXPECT_THAT(refusal("qwen3_moe", {.limits = {.rows_max = 8, .logit_rows = 1, .head_dim_max = 4}}),
               AllOf(HasSubstr("layer 0"), HasSubstr("shoal-fake/1"), HasSubstr("at most 4")));
   EXPECT_THAT(refusal("qwen3_5_moe", {}), AllOf(HasSubstr("keeps a state"), HasSubstr("shoal-fake/1")));
+  EXPECT_THAT(refusal("deepseek_v32", {}),
+              AllOf(HasSubstr("layer 0 picks the positions"), HasSubstr("shoal-fake/1")));
   const auto weights = WeightsOf("qwen3_moe");
   const auto matrix = std::ranges::find_if(
       weights->all(), [](const ResolvedWeight& weight) { return !weight.stored.is_vector; });

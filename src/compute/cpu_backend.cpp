@@ -433,6 +433,7 @@ BackendLimits CpuBackend::limits() const {
           .logit_rows = kLogitRows,
           .head_dim_max = kHeadDimMax,
           .states = true,
+          .picks = true,
           .mtp = true,
           .segments = true};
 }

@@ -104,6 +104,7 @@ class CpuStage final : public Stage {
     MatView<float> before;
     MatView<float> shared_kv;  ///< As MixerStep::shared_kv.
     MatView<float> routed;     ///< [T, D] that routed experts are added to instead of x; no data: to x.
+    MatView<float> picks;      ///< As MixerStep::picks.
   };
   /// What is left of a step when bad slices have gone.
   struct Batch {
@@ -139,6 +140,8 @@ class CpuStage final : public Stage {
                                 const Shared& shared, MatView<float> rows);
   absl::Status run_hyper_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                const Shared& shared, MatView<float> streams);
+  absl::Status run_picking_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                 const Shared& shared, MatView<float> x);
   absl::Status run_altup_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                const Shared& shared, MatView<float> x);
   void guess_next(const ComputeContext& context, LayerId id, const Shared& shared,

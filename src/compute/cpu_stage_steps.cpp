@@ -166,7 +166,8 @@ absl::Status CpuStage::mix(const ComputeContext& context, LayerId id, const Shar
                        .cache = *shared.cache,
                        .layer = id,
                        .saturated = kv_saturated_,
-                       .shared_kv = shared.shared_kv};
+                       .shared_kv = shared.shared_kv,
+                       .picks = shared.picks};
   LinearInput input(shared.normed);
   const auto run = [&](const auto& mixer) -> absl::Status {
     RETURN_IF_ERROR(input.fill(context, mixer.input_group(context.activations), [&](Range rows) {
@@ -214,6 +215,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   if (layer.altup) return run_altup_layer(context, step, id, shared, x);
   if (carries_addend_) return run_addend_layer(context, step, id, shared, x);
   if (hyper_) return run_hyper_layer(context, step, id, shared, x);
+  if (x.cols > width_) return run_picking_layer(context, step, id, shared, x);
   return run_residual_layer(context, step, id, shared, x);
 }
 
@@ -333,6 +335,16 @@ absl::Status CpuStage::run_hyper_layer(const ComputeContext& context, const Stag
   layer.feed_forward_hyper->write(context, shared.out, coefficients, streams);
   if (AllFinite(streams, {0, streams.rows})) return absl::OkStatus();
   return OutOfRange("an activation is not finite (NaN or infinity)");
+}
+
+/// The same of a row that carries what layers picked (ModelSpec::carried_picks).
+absl::Status CpuStage::run_picking_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                         const Shared& shared, MatView<float> x) {
+  if (shared.before.data != nullptr) CopyRows(x, shared.before, 0);
+  Shared of_layer = shared;
+  of_layer.before = {};
+  of_layer.picks = x.cols_between(width_, x.cols);
+  return run_residual_layer(context, step, id, of_layer, x.cols_between(0, width_));
 }
 
 /// The same of a row of several streams (AltUpLayerSpec).

@@ -190,6 +190,27 @@ TEST_P(LongContext, SplitsOfALongRowDoNotChangeABit) {
   }
 }
 
+// Rows of a long context that pick what they attend to, beside others that do not.
+TEST(LongContext, WhatRowsPickDoesNotDependOnHowTheyAreRun) {
+  for (const char* family : {"glm_moe_dsa", "minimax_m3_vl"}) {
+    SCOPED_TRACE(family);
+    const std::string& folder = TinyCheckpoint(family, AffineFormat{4, 64});
+    std::optional<LocalModel::Run> expected;
+    for (const LocalOptions& options :
+         {LocalOptions{.threads = 1}, LocalOptions{.threads = 3, .split = {3, 4}},
+          LocalOptions{.threads = 2}}) {
+      auto model = LocalModel::Load(folder, options);
+      ASSERT_TRUE(model.ok()) << model.status();
+      const std::vector<int32_t> prompt = RandomTokens(700, (*model)->spec().vocabulary, 10);
+      auto run = (*model)->run(prompt, kGreedy, options.threads == 1 ? 0 : 100 * options.threads);
+      ASSERT_TRUE(run.ok()) << run.status();
+      if (!expected) expected = *run;
+      ExpectSameBits(expected->logits, run->logits);
+      EXPECT_EQ(expected->greedy, run->greedy);
+    }
+  }
+}
+
 // A batch of long and short sequences: threads meet inside a row, and a row may have several threads to
 // itself.
 TEST_P(LongContext, ABatchCutInsideItsRowsIsEachRowAlone) {

@@ -258,7 +258,8 @@ TEST_P(MtpTest, ACheckpointWithoutTheTensorsHasNoHeadWhateverItsConfigSays) {
   EXPECT_EQ(ResolvedWeights::Open(folder.path()).status().code(), absl::StatusCode::kNotFound);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, MtpTest, testing::Values("glm4_moe", "deepseek_v3", "qwen3_5_text"),
+INSTANTIATE_TEST_SUITE_P(Families, MtpTest,
+                         testing::Values("glm4_moe", "deepseek_v3", "glm_moe_dsa", "qwen3_5_text"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

@@ -162,7 +162,8 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
       CopyRows(embedded.rows_between(rows.begin, rows.end), x.cols_between(i * width_, (i + 1) * width_),
                rows.begin);
     }
-    if (carries_addend_ && whole) FillRows(x.cols_between(width_, 2 * width_), 0, rows);
+    // Nothing is picked or to be added yet.
+    if (whole && !altup_begin_ && !hyper_ && row_width_ > width_) FillRows(x.cols_between(width_, row_width_), 0, rows);
     if (!AllFinite(embedded, rows)) finite.store(false, std::memory_order_relaxed);
   });
   for (int64_t t = 0; !finite && t < x.rows; ++t) {
@@ -203,7 +204,7 @@ absl::Status CpuStage::final_norm(const ComputeContext& context, MatView<const f
     x = hidden;
   }
   if (hyper_head_) x = read_streams(context, x);
-  x = x.cols_between(0, width_);  // An addend is 0 here.
+  x = x.cols_between(0, width_);  // An addend is 0 here, and picks have been read.
   context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, hidden, rows); });
   if (AllFinite(hidden, {0, hidden.rows})) return absl::OkStatus();
   return OutOfRange("final norm: a value is not finite (NaN or infinity)");
@@ -235,7 +236,8 @@ absl::Status CpuStage::mtp_forward(const ComputeContext& context, const StageSte
 
 absl::Status CpuStage::logits_of(const ComputeContext& context, const Norm& norm, MatView<const float> x,
                                  MatView<float> logits) {
-  SHOAL_CHECK(options_.head && x.cols == row_width_ && logits.rows == x.rows && logits.cols == vocabulary_);
+  SHOAL_CHECK(options_.head && logits.rows == x.rows && logits.cols == vocabulary_);
+  SHOAL_CHECK(x.cols == row_width_ || (mtp_ && x.cols == width_));
   const PhaseTimer timer(context, StepPhase::kHead);
   const ArenaScope scope(*context.arena);
   const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, width_);
@@ -244,7 +246,7 @@ absl::Status CpuStage::logits_of(const ComputeContext& context, const Norm& norm
     x = normed;
   }
   if (hyper_head_) x = read_streams(context, x);
-  x = x.cols_between(0, width_);  // An addend is 0 here.
+  x = x.cols_between(0, width_);  // As in final_norm.
   context.for_rows(x.rows, x.cols, [&](Range rows) { norm.apply(*context.kernels, x, normed, rows); });
   LinearInput input(normed);
   const LinearTask tasks[] = {{&head_linear(), logits, input.all_rows()}};

@@ -152,7 +152,7 @@ TEST(Footprint, IsWhatStagesAndExpertSetsHold) {
         const LayerFootprint& expected = footprint.layers[static_cast<size_t>(layer)];
         EXPECT_EQ((*stage)->bytes(), expected.fixed.packed);
         const KvLayerShape kept = (*stage)->kv_shapes().at(0);
-        EXPECT_EQ(expected.cached_values_per_position, int64_t{2} * kept.kv_heads * kept.head_dim);
+        EXPECT_EQ(expected.cached_values_per_position, kept.values_per_position());
         EXPECT_EQ(expected.state_values, kept.state_values);
         if (expected.experts.empty()) continue;
         const ExpertId last{12};

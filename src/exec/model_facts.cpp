@@ -24,9 +24,11 @@ constexpr int64_t kStepRowsMax = 4096;
 constexpr int32_t kCacheBlocksMax = static_cast<int32_t>(BlocksFor(int64_t{1} << 30));
 constexpr int32_t kStateSlotsMax = 1 << 22;
 
-/// Of keys and values together, with their scales.
+/// Of all keys and values together, with their scales.
 int64_t Q8BytesPerPosition(const KvLayerShape& shape) {
-  return int64_t{2} * shape.kv_heads * (KvHeadBytes(shape.head_dim, DType::kI8) / kBlockPositions);
+  return (int64_t{2} * shape.kv_heads * KvHeadBytes(shape.head_dim, DType::kI8) +
+          KvHeadBytes(shape.index_dim, DType::kI8)) /
+         kBlockPositions;
 }
 
 }  // namespace
@@ -38,6 +40,7 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
   facts.hash = std::move(hash);
   facts.hidden = spec.width;
   facts.row_values = spec.row_width();
+  facts.carried_values = spec.carried_picks;
   facts.embed_bytes = footprint.embedding.packed;
   facts.head_bytes = footprint.head.packed;
   facts.tied_head = spec.tied_head;
@@ -51,6 +54,8 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
       out.expert_bytes = std::max(out.expert_bytes, expert.packed);
     out.kv_values_per_position = layer.cached_values_per_position;
     out.kv_q8_bytes_per_position = Q8BytesPerPosition(CacheShapeOf(spec.layers[i].mixer));
+    out.attended_max = WorkOf(spec.layers[i].mixer).attended_max;
+    out.index_values_per_position = CacheShapeOf(spec.layers[i].mixer).index_dim;
     out.state_bytes = layer.state_values * int64_t{sizeof(float)};
     facts.layers.push_back(out);
     if (const MoeSpec* moe = MoeOf(spec.layers[i]))
@@ -59,7 +64,7 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
   if (spec.mtp) {
     const KvLayerShape kept = CacheShapeOf(spec.mtp->layer.mixer);
     facts.mtp = {.bytes = footprint.mtp.packed,
-                 .kv_values_per_position = int64_t{2} * kept.kv_heads * kept.head_dim,
+                 .kv_values_per_position = kept.values_per_position(),
                  .kv_q8_bytes_per_position = Q8BytesPerPosition(kept)};
   }
   return facts;
@@ -72,6 +77,7 @@ void AddWork(const ResolvedWeights& weights, ModelFacts& facts) {
     if (const DenseSpec* dense = SharedByAllRows(spec)) facts.layers[i].feed_forward_width = dense->width;
     const MixerWork mixer = WorkOf(weights.spec().layers[i].mixer);
     facts.layers[i].attention_multiplies = mixer.per_position;
+    facts.layers[i].index_multiplies = mixer.per_scanned;
     facts.layers[i].f32_multiplies = mixer.per_row;
   }
   for (const auto& [use, stored, packed_bytes] : weights.all()) {

@@ -22,7 +22,7 @@ Footprint Empty(const ModelSpec& spec) {
     LayerFootprint empty;
     empty.experts.resize(moe == nullptr ? 0 : moe->experts.size());
     const KvLayerShape kept = CacheShapeOf(layer.mixer);
-    empty.cached_values_per_position = int64_t{2} * kept.kv_heads * kept.head_dim;
+    empty.cached_values_per_position = kept.values_per_position();
     empty.state_values = kept.state_values;
     footprint.layers.push_back(std::move(empty));
   }

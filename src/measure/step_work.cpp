@@ -23,9 +23,13 @@ WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations,
   }
   for (const LayerSpec& layer : weights.spec().layers) {
     const KvLayerShape shape = CacheShapeOf(layer.mixer);
-    kv_bytes_ += int64_t{2} * shape.kv_heads * (KvHeadBytes(shape.head_dim, kv) / kBlockPositions);
     const MixerWork mixer = WorkOf(layer.mixer);
-    attention_multiplies_ += mixer.per_position;
+    attention_.push_back(
+        {.attended_max = mixer.attended_max,
+         .kv_bytes = int64_t{2} * shape.kv_heads * KvHeadBytes(shape.head_dim, kv) / kBlockPositions,
+         .index_bytes = KvHeadBytes(shape.index_dim, kv) / kBlockPositions,
+         .multiplies = mixer.per_position,
+         .index_multiplies = mixer.per_scanned});
     every_row_.f32_multiplies += mixer.per_row;
     state_bytes_ += shape.state_values * int64_t{sizeof(float)};
     const MoeSpec* moe = MoeOf(layer);
@@ -63,10 +67,26 @@ WorkPerPhase WorkModel::of(const StepSize& size) const {
   phase(WorkPhase::kLayers).kv_bytes =
       2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
   StepWork& attention = phase(WorkPhase::kAttention);
-  attention.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_);
-  attention.attention_ops =
-      2 * static_cast<double>(size.attended) * static_cast<double>(attention_multiplies_);
+  for (const Attention& layer : attention_) attention += AttentionWork(layer, size);
   return phases;
+}
+
+/// Rows are taken to be equally far: whether they pick is decided by their mean.
+StepWork WorkModel::AttentionWork(const Attention& layer, const StepSize& size) {
+  const auto cached = static_cast<double>(size.cached);
+  const auto attended = static_cast<double>(size.attended);
+  const auto most = static_cast<double>(size.rows) * static_cast<double>(layer.attended_max);
+  StepWork work;
+  if (layer.attended_max == 0 || attended <= most) {
+    work.kv_bytes = cached * static_cast<double>(layer.kv_bytes);
+    work.attention_ops = 2 * attended * static_cast<double>(layer.multiplies);
+    return work;
+  }
+  work.kv_bytes = cached * static_cast<double>(layer.index_bytes) +
+                  std::min(cached, most) * static_cast<double>(layer.kv_bytes);
+  work.attention_ops = 2 * (attended * static_cast<double>(layer.index_multiplies) +
+                            most * static_cast<double>(layer.multiplies));
+  return work;
 }
 
 std::string_view WorkPhaseName(WorkPhase phase) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "compute/compute_context.h"
 #include "loading/resolved_weights.h"
@@ -91,6 +92,15 @@ class WorkModel {
     int64_t f32_multiplies = 0;
   };
 
+  /// What one position takes in a layer. Where more than attended_max are before a row, all are read and multiplied for
+  /// picking, and so many for attention. 0: there is no such limit.
+  struct Attention {
+    int64_t attended_max = 0;
+    int64_t kv_bytes = 0, index_bytes = 0;
+    int64_t multiplies = 0, index_multiplies = 0;
+  };
+  static StepWork AttentionWork(const Attention& layer, const StepSize& size);
+
   Products every_row_;           ///< All layers, without routed experts.
   Products sampled_row_;         ///< Final norm and head.
   double expert_bytes_ = 0;      ///< Of one routed expert, on average.
@@ -99,9 +109,8 @@ class WorkModel {
   int64_t experts_ = 0;
   int64_t experts_per_row_ = 0;
   int64_t moe_layers_ = 0;
-  int64_t kv_bytes_ = 0;              ///< Of one position, all layers.
+  std::vector<Attention> attention_;  ///< Of each layer.
   int64_t state_bytes_ = 0;           ///< Of one sequence, all layers.
-  int64_t attention_multiplies_ = 0;  ///< Of one row and position, all layers.
 };
 
 }  // namespace shoal

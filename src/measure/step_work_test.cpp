@@ -128,6 +128,19 @@ TEST(StepWork, AttentionReadsTheCacheAndMultipliesPerHead) {
   EXPECT_EQ(Of(subject.int8, size).attention_ops, layers * 199 * 4 * gqa.heads * gqa.head_dim);
 }
 
+TEST(StepWork, RowsThatPickReadWhatTheyPickAndTheKeysOfTheIndexer) {
+  const Subject subject = Make("glm_moe_dsa", std::nullopt);  // 14 positions; 3 of 7 layers pick.
+  const MlaSpec& mla = std::get<MlaSpec>(subject.spec.layers[0].mixer);
+  const double padded = (320 + 20 + 15) / 16 * 16;
+  const double products = mla.heads * (2.0 * 320 + 20);
+  StepSize size{.steps = 1, .rows = 2, .sampled = 0, .cached = 28, .attended = 28};
+  EXPECT_EQ(Of(subject.int8, size).kv_bytes, 7 * 28 * 2 * padded * 2);
+  EXPECT_EQ(Of(subject.int8, size).attention_ops, 7 * 28 * 2 * products);
+  size.cached = size.attended = 1000;
+  EXPECT_EQ(Of(subject.int8, size).kv_bytes, 7 * 28 * 2 * padded * 2 + 3 * 1000 * 36 * 2);
+  EXPECT_EQ(Of(subject.int8, size).attention_ops, 7 * 28 * 2 * products + 3 * 1000 * 2.0 * 11 * 36);
+}
+
 TEST(StepWork, EveryPhaseHasItsOwnNumberOfRows) {
   const Subject subject = Make("qwen3_moe", AffineFormat{4, 64});
   const StepSize size{.steps = 1, .rows = 7, .sampled = 2, .cached = 7, .attended = 28, .experts = 5};

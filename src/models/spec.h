@@ -182,16 +182,20 @@ struct ModelSpec {
   float final_logit_softcap = 0;  ///< c > 0: logits are c tanh(logits / c), scaled ones.
   std::optional<AltUpSpec> altup;
   /// A row is x and an addend, D numbers each: what one layer computes and a later one adds travels with the row, so
-  /// that any node may run either.
+  /// that any node may run either. Without AltUp and carried picks.
   bool carries_addend = false;
   std::optional<HyperSpec> hyper;
+  /// Positions that layers pick for layers behind them (TopPicks::carried), in each row behind its D numbers. Without
+  /// AltUp and several streams. Exact in f32, so such rows are not rounded on their way.
+  int64_t carried_picks = 0;
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
-  /// Numbers of a row between layers: D, twice that with an addend, or what AltUpSpec or HyperSpec say.
+  /// Numbers of a row between layers: D, twice that with an addend, D and the carried picks, or what AltUpSpec or
+  /// HyperSpec say.
   int64_t row_width() const {
     if (carries_addend) return 2 * width;
     if (hyper) return hyper->streams * width;
-    if (!altup) return width;
+    if (!altup) return width + carried_picks;
     return altup->streams * width + layer_count() * altup->layer_width + altup->shared_kv_values;
   }
 };

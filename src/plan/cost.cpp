@@ -108,7 +108,8 @@ TokenCost DecodeCost(const Plan& plan, const ModelFacts& model) {
     cost.bytes += kIdBytes;
   }
   cost.hops += std::ssize(plan.stages) - 1;
-  cost.bytes += (std::ssize(plan.stages) - 1) * of_values(model.row_width(), RowValueBytes(plan.wire_dtype));
+  cost.bytes +=
+      (std::ssize(plan.stages) - 1) * static_cast<int64_t>(std::ceil(StageRowBytes(model, plan.wire_dtype)));
   for (int32_t layer = 0; layer < plan.layers(); ++layer) {
     const int64_t owners = std::ssize(plan.remote_owners(LayerId{layer}));
     const int64_t calls = std::min<int64_t>(owners, model.top_k);

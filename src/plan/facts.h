@@ -61,6 +61,11 @@ struct LayerFacts {
   int64_t f32_multiplies = 0;            ///< Of one row with all else: floats, the router, recurrent states.
   int64_t expert_multiplies = 0;         ///< Of one row with one routed expert.
   int64_t attention_multiplies = 0;      ///< Of one row with one cached position.
+  /// A row attends to so many positions at most; 0: to all before it. Where there are more, it picks by values of each of
+  /// them, which are some of kv_values_per_position, and by so many multiplications.
+  int64_t attended_max = 0;
+  int64_t index_values_per_position = 0;
+  int64_t index_multiplies = 0;
   /// What the feed-forward of a dense layer, or the shared expert of another, has of the above; segments of it may be on
   /// other nodes.
   int64_t feed_forward_bytes = 0;
@@ -89,6 +94,7 @@ struct ModelFacts {
   int64_t hidden = 0;           ///< D.
   int64_t row_values = 0;       ///< Numbers of a row between stages; 0: D.
   int32_t top_k = 0;            ///< Experts per token; 0 for a dense model.
+  int64_t carried_values = 0;   ///< Those of row_values that are not rounded: f32.
   int64_t embed_bytes = 0;      ///< Held by the node of the first stage.
   int64_t head_bytes = 0;       ///< Held by the node of the last stage.
   int64_t head_multiplies = 0;  ///< Of one row with the head.

@@ -142,8 +142,7 @@ SplitTimes Candidate::times(const Machines& machines, const PlanLoad& load, int6
   const size_t count = nodes_->size();
   const PlanTypes types{request_.activations == Plan::Activations::kInt8, request_.kv_dtype,
                         request_.wire_dtype};
-  const double row_bytes =
-      load.rows * static_cast<double>(model_->hidden) * RowValueBytes(request_.wire_dtype);
+  const double row_bytes = load.rows * StageRowBytes(*model_, request_.wire_dtype);
   SplitTimes times;
   times.nodes.resize(count);
   times.embed_bytes = model_->embed_bytes;

@@ -227,6 +227,21 @@ absl::Status Validate(const Plan& plan, const ModelFacts& model) {
         "plan: mtp: expected false, as the model '{}' has no head for multi-token prediction here; got true",
         model.name);
   }
+  if (model.carried_values > 0 && plan.wire_dtype != Plan::WireDtype::kExact) {
+    return InvalidArgument(
+        "plan: layers of the model '{}' hand on which positions they picked, for which rows must be exact, "
+        "got "
+        "--wire {}; leave it out",
+        model.name, Name(plan.wire_dtype));
+  }
+  const auto picks =
+      std::ranges::find_if(model.layers, [](const LayerFacts& layer) { return layer.attended_max > 0; });
+  if (plan.kv_dtype == Plan::KvDtype::kQ8 && picks != model.layers.end()) {
+    return InvalidArgument(
+        "plan: layer {} of the model '{}' picks the positions it attends to, which a cache of --kv-dtype {} "
+        "cannot do; expected f16, bf16 or f32",
+        picks - model.layers.begin(), model.name, Name(plan.kv_dtype));
+  }
   for (size_t layer = 0; layer < plan.segments.size(); ++layer) {
     const auto count = std::ssize(plan.segments[layer]);
     const int32_t most = model.layers[layer].segments_max;

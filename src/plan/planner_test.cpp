@@ -13,6 +13,7 @@
 namespace shoal {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -209,6 +210,30 @@ TEST(Planner, SaysHowMuchIsMissingWhenNoSplitFits) {
   EXPECT_THAT(error, HasSubstr("node 'n1' lacks 16.0 MiB (16777216 B)"));
   EXPECT_EQ(ErrorOf(DenseModel(8), Nodes({25 * kMiB, 66 * kMiB}), {}), "OK");
   EXPECT_NE(ErrorOf(DenseModel(8), Nodes({25 * kMiB, 66 * kMiB - 1}), {}), "OK");
+}
+
+TEST(Planner, RowsThatCarryPicksAreNotRounded) {
+  ModelFacts model = DenseModel(4);
+  model.row_values = model.hidden + 2048;
+  model.carried_values = 2048;
+  PlanRequest request{.strategy = LayerStrategy::kUniform};
+  const auto exact = MakePlan(model, Nodes({0, 0}), request);
+  ASSERT_TRUE(exact.ok()) << exact.status();
+  EXPECT_EQ(DecodeCost(*exact, model).bytes - DecodeCost(*exact, DenseModel(4)).bytes, 2048 * 4);
+  request.wire_dtype = Plan::WireDtype::kF16;
+  EXPECT_THAT(ErrorOf(model, Nodes({0, 0}), request), HasSubstr("--wire f16"));
+  EXPECT_EQ(ErrorOf(DenseModel(4), Nodes({0, 0}), request), "OK");
+}
+
+TEST(Planner, RowsThatPickPositionsDoNotReadACacheOfInt8) {
+  ModelFacts model = DenseModel(4);
+  PlanRequest request{.strategy = LayerStrategy::kUniform, .kv_dtype = Plan::KvDtype::kQ8};
+  EXPECT_EQ(ErrorOf(model, Nodes({0, 0}), request), "OK");
+  model.layers[2].attended_max = 64;
+  EXPECT_THAT(ErrorOf(model, Nodes({0, 0}), request), AllOf(HasSubstr("layer 2"), HasSubstr("--kv-dtype q8"),
+                                                            HasSubstr("expected f16, bf16 or f32")));
+  request.kv_dtype = Plan::KvDtype::kBF16;
+  EXPECT_EQ(ErrorOf(model, Nodes({0, 0}), request), "OK");
 }
 
 /// DenseModel with a head for multi-token prediction of 20 MiB and 512 cached values per position.

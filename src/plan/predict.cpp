@@ -154,6 +154,31 @@ WorkTime& WorkTime::operator+=(const WorkTime& other) {
   return *this;
 }
 
+namespace {
+
+/// What attention reads of the cache, and how much it multiplies.
+struct AttentionWork {
+  double bytes = 0;
+  double multiplies = 0;
+};
+
+/// Rows are taken to be equally far: whether they pick is decided by their mean.
+AttentionWork AttentionOf(const LayerFacts& facts, const PlanLoad& load, Plan::KvDtype kv) {
+  // A cache of int8 has no keys of indexers (Validate).
+  const double index_bytes =
+      static_cast<double>(facts.index_values_per_position) * (kv == Plan::KvDtype::kF32 ? 4 : 2);
+  const double bytes = static_cast<double>(KvBytesPerPosition(facts, kv)) - index_bytes;
+  const auto multiplies = static_cast<double>(facts.attention_multiplies);
+  const double most = load.rows * static_cast<double>(facts.attended_max);
+  if (facts.attended_max == 0 || load.attended <= most) {
+    return {load.cached * bytes, load.attended * multiplies};
+  }
+  return {load.cached * index_bytes + std::min(load.cached, most) * bytes,
+          load.attended * static_cast<double>(facts.index_multiplies) + most * multiplies};
+}
+
+}  // namespace
+
 WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rates, const PlanLoad& load,
                    PlanTypes types) {
   const LayerFacts& facts = model.layers[layer];
@@ -161,9 +186,9 @@ WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rat
   WorkTime time = Products(rates, static_cast<double>(facts.bytes) + states,
                            2 * load.rows * static_cast<double>(facts.int8_multiplies),
                            2 * load.rows * static_cast<double>(facts.f32_multiplies), types);
-  const double kv_bytes = load.cached * static_cast<double>(KvBytesPerPosition(facts, types.kv));
-  const double scores = 2 * load.attended * static_cast<double>(facts.attention_multiplies);
-  time += Overlap(1e-9 * kv_bytes / AttentionGbs(rates), 1e-9 * scores / AttentionGflops(rates));
+  const AttentionWork attention = AttentionOf(facts, load, types.kv);
+  time += Overlap(1e-9 * attention.bytes / AttentionGbs(rates),
+                  1e-9 * 2 * attention.multiplies / AttentionGflops(rates));
   time.overhead_s += 1e-6 * kWakesPerLayer * rates.wake_us;
   time.overhead_s += 1e-9 * kRowOps * load.rows * static_cast<double>(model.hidden) / rates.f32_gflops;
   return time;
@@ -300,8 +325,7 @@ Predictor::Predictor(const Plan& plan, const ModelFacts& model, const Machines& 
 StepTime Predictor::step(const PlanLoad& load) const {
   StepTime time;
   time.nodes.resize(plan_.nodes.size());
-  const double row_bytes =
-      load.rows * static_cast<double>(model_.row_width()) * RowValueBytes(plan_.wire_dtype);
+  const double row_bytes = load.rows * StageRowBytes(model_, plan_.wire_dtype);
   size_t at = 0;  // The coordinator.
   time.hops_s += SchedulerTurnS(machines_.rates(at));
   for (const PlanStage& stage : plan_.stages) {

@@ -91,6 +91,25 @@ TEST(Predict, AttentionTakesWhatWasMeasuredOfIt) {
   EXPECT_NEAR(attention_s(256), 2 * 256 * 1000.0 * 6 * 4096 / 40e9, 1e-3);
 }
 
+TEST(Predict, RowsThatPickReadWhatTheyPickAndWhatTheyPickBy) {
+  Case one = Dense(1);
+  const auto attention_s = [&](double context) {
+    return one.predict([&](const Predictor& p) {
+      const auto work = [&](double before) { return p.step(DecodeLoad(1, before)).nodes[0].work.seconds(); };
+      return work(context) - work(0);
+    });
+  };
+  for (LayerFacts& layer : one.model.layers) {
+    layer.attended_max = 2048;
+    layer.index_values_per_position = 24;
+  }
+  one.nodes[0].rates->attention_gbs = 5;
+  one.nodes[0].rates->attention_gflops = 1e9;
+  const double layers_s = 6 * 2 / 5e9;  // Of one value of each layer.
+  EXPECT_NEAR(attention_s(1000), 1000.0 * 1000 * layers_s, 1e-5);
+  EXPECT_NEAR(attention_s(9000), (2048.0 * 1000 + 9000.0 * 24) * layers_s, 1e-5);
+}
+
 TEST(Predict, AStepIsHandedOverTwiceAndEachTokenDrawnFromAllIds) {
   Case one = Dense(1);
   one.model.head_multiplies = one.model.hidden * 100'000;

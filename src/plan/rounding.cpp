@@ -35,6 +35,11 @@ double RowValueBytes(Plan::WireDtype dtype) {
   return 4;
 }
 
+double StageRowBytes(const ModelFacts& model, Plan::WireDtype dtype) {
+  return static_cast<double>(model.row_width() - model.carried_values) * RowValueBytes(dtype) +
+         static_cast<double>(model.carried_values) * sizeof(float);
+}
+
 double SumValueBytes(Plan::WireDtype dtype) {
   return dtype == Plan::WireDtype::kExact ? 8 : RowValueBytes(dtype);  // int64 in at most 8 byte planes.
 }

@@ -4,12 +4,15 @@
 
 #include <string>
 
+#include "plan/facts.h"
 #include "plan/plan.h"
 
 namespace shoal {
 
 /// Bytes per value of a row between stages or to the owner of experts, and of a row of sums that comes back, at most.
 double RowValueBytes(Plan::WireDtype dtype);
+/// Bytes of a row from one stage to the next.
+double StageRowBytes(const ModelFacts& model, Plan::WireDtype dtype);
 double SumValueBytes(Plan::WireDtype dtype);
 
 /// Everything of the plan that decides which values are rounded: the format, the layers after which rows travel, and

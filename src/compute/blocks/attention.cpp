@@ -8,6 +8,8 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "compute/blocks/pick_top.h"
+#include "compute/blocks/picked_attention.h"
 #include "compute/row_ops.h"
 #include "compute/step_profile.h"
 
@@ -90,9 +92,17 @@ absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaS
   std::vector<const LinearSpec*> parts = {&spec.q};
   if (!spec.takes_kv()) parts.push_back(&spec.k);
   if (!spec.takes_kv() && !spec.values_from_keys) parts.push_back(&spec.v);
+  const size_t own = parts.size();
+  if (spec.picks) parts.insert(parts.end(), {&spec.picks->indexer.q, &spec.picks->indexer.k});
   ASSIGN_OR_RETURN(std::vector<Linear> qkv, Linear::LoadTogether(loader, parts, pool));
   Linear* const loaded[] = {&attention.q_, &attention.k_, &attention.v_};
-  for (size_t i = 0; i < qkv.size(); ++i) *loaded[i] = std::move(qkv[i]);
+  for (size_t i = 0; i < own; ++i) *loaded[i] = std::move(qkv[i]);
+  if (spec.picks) {
+    SHOAL_CHECK(spec.picks->indexer.heads == spec.kv_heads && !spec.picks->indexer.weights);
+    ASSIGN_OR_RETURN(Indexer indexer, Indexer::Load(loader, spec.picks->indexer, spec.rope.dims,
+                                                    {std::move(qkv[own]), std::move(qkv[own + 1]), {}}));
+    attention.picker_ = {spec.picks->size, spec.picks->count, spec.picks->local, std::move(indexer)};
+  }
   ASSIGN_OR_RETURN(attention.o_, Linear::Load(loader, spec.o, pool));
   if (spec.gate) {
     ASSIGN_OR_RETURN(attention.gate_, Linear::Load(loader, *spec.gate, pool));
@@ -108,7 +118,8 @@ absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaS
 
 int64_t Attention::bytes() const {
   return q_.bytes() + k_.bytes() + v_.bytes() + o_.bytes() + (gate_ ? gate_->bytes() : 0) +
-         BytesOf(q_norms_) + BytesOf(k_norms_) + static_cast<int64_t>(heads_.sinks.size() * sizeof(float));
+         (picker_ ? picker_->indexer.bytes() : 0) + BytesOf(q_norms_) + BytesOf(k_norms_) +
+         static_cast<int64_t>(heads_.sinks.size() * sizeof(float));
 }
 
 absl::Status Attention::forward(const ComputeContext& context, LinearInput& input, const MixerStep& step,
@@ -126,11 +137,15 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   MatView<float> gates;
   if (gate_) gates = arena.allocate_rows<float>(tokens, gate_->rows());
   PhaseTimer timer(context, StepPhase::kQkv);
-  LinearTask projections[4] = {{&q_, asked, input.all_rows()}};
+  const Picking picking = picking_of(context, step);
+  LinearTask projections[6] = {{&q_, asked, input.all_rows()}};
   size_t count = 1;
   if (!takes_kv_) projections[count++] = {&k_, rows.k, input.all_rows()};
   if (!takes_kv_ && !values_from_keys_) projections[count++] = {&v_, rows.v, input.all_rows()};
   if (gate_) projections[count++] = {&*gate_, gates, input.all_rows()};
+  if (picker_) projections[count++] = {&picker_->indexer.k(), picking.key, input.all_rows()};
+  if (!picking.rows.empty())
+    projections[count++] = {&picker_->indexer.q(), picking.queries.q, input.all_rows()};
   RETURN_IF_ERROR(RunLinears(context, input, std::span(projections).first(count)));
 
   timer.next(StepPhase::kRopeAppend);
@@ -147,11 +162,11 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   });
   rows = {padded(context, rows.q, heads_.heads), padded(context, rows.k, heads_.kv_heads),
           padded(context, rows.v, heads_.kv_heads)};
-  const KvLayerView cache = heads_.cache_of(step);
-  AppendKeysAndValues(context, cache, step, rows.k, rows.v);
+  AppendToCache(context, heads_.cache_of(step), step, rows.k, rows.v);
+  if (picker_) picker_->indexer.append(context, picking.key, step);
 
   timer.next(StepPhase::kAttention);
-  const MatView<float> out = attend(context, step, cache, rows.q);
+  ASSIGN_OR_RETURN(const MatView<float> out, attend(context, step, picking, rows.q));
   timer.next(StepPhase::kAttentionOut);
   if (output_gate_) gates = gated.cols_between(head_dim_, 2 * head_dim_);
   if (gate_) gates = AsHeads(gates, heads_.heads);
@@ -161,23 +176,86 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   return RunLinears(context, attended, output);
 }
 
+Attention::Picking Attention::picking_of(const ComputeContext& context, const MixerStep& step) const {
+  Picking picking;
+  if (!picker_) return picking;
+  Arena& arena = *context.arena;
+  const std::span<const int64_t> positions = step.places.positions;
+  const auto tokens = std::ssize(positions);
+  const std::span<int64_t> rows = arena.allocate<int64_t>(tokens);
+  size_t count = 0;
+  for (size_t t = 0; t < positions.size(); ++t) {
+    if (positions[t] / picker_->size >= picker_->count) rows[count++] = static_cast<int64_t>(t);
+  }
+  picking.rows = rows.first(count);
+  picking.key = arena.allocate_rows<float>(tokens, picker_->indexer.k().rows());
+  if (count > 0) picking.queries.q = arena.allocate_rows<float>(tokens, picker_->indexer.q().rows());
+  return picking;
+}
+
+bool Attention::pick_blocks(int64_t position, MatView<float> scores, MatView<int32_t> picked) const {
+  const int64_t own = position / picker_->size;
+  for (int64_t h = 0; h < scores.rows; ++h) {
+    float* const row = scores.row(h);
+    for (int64_t block = 0; block <= own; ++block) {
+      const int64_t end = std::min((block + 1) * picker_->size, position + 1);
+      float highest = row[block * picker_->size];
+      for (int64_t p = block * picker_->size; p < end; ++p) {
+        if (row[p] != row[p]) return false;
+        highest = highest < row[p] ? row[p] : highest;
+      }
+      const bool always = own - block < picker_->local;
+      row[block] = always ? std::numeric_limits<float>::infinity() : highest;
+    }
+    if (!PickTop({row, static_cast<size_t>(own + 1)}, {picked.row(h), static_cast<size_t>(picked.cols)})) {
+      return false;
+    }
+  }
+  return true;
+}
+
+absl::StatusOr<MatView<const int32_t>> Attention::pick(const ComputeContext& context, const MixerStep& step,
+                                                       const Picking& picking) const {
+  const int64_t heads = heads_.kv_heads;
+  const MatView<int32_t> picked =
+      context.arena->allocate_rows<int32_t>(std::ssize(picking.rows) * heads, picker_->count);
+  picker_->indexer.prepare(context, picking.queries, step.rope);
+  RETURN_IF_ERROR(picker_->indexer.for_scores(
+      context, picking.queries, step, picking.rows, [&](int64_t i, MatView<float> scores) {
+        const int64_t t = picking.rows[static_cast<size_t>(i)];
+        return pick_blocks(step.places.positions[static_cast<size_t>(t)], scores,
+                           picked.rows_between(i * heads, (i + 1) * heads));
+      }));
+  return picked;
+}
+
 /// What the heads give [T, heads * value_dim], in the context's arena. queries: of the cache's head dimension.
-MatView<float> Attention::attend(const ComputeContext& context, const MixerStep& step,
-                                 const KvLayerView& cache, MatView<const float> queries) const {
+absl::StatusOr<MatView<float>> Attention::attend(const ComputeContext& context, const MixerStep& step,
+                                                 const Picking& picking, MatView<const float> queries) const {
   Arena& arena = *context.arena;
   const int64_t tokens = queries.rows;
+  const KvLayerView cache = heads_.cache_of(step);
   const MatView<float> out = arena.allocate_rows<float>(tokens, queries.cols);
   const std::span<AttentionRow> rows = arena.allocate<AttentionRow>(tokens);
+  const std::span<AttentionRow> sparse = arena.allocate<AttentionRow>(std::ssize(picking.rows));
+  size_t picking_rows = 0;
   for (int64_t t = 0; t < tokens; ++t) {
     const auto i = static_cast<size_t>(t);
     const int64_t end = step.places.positions[i] + 1;
     const int64_t chunk_begin = step.places.positions[i] / chunk_ * chunk_;
-    rows[i] = {.query = queries.row(t),
-               .out = out.row(t),
-               .blocks = step.places.block_tables[i],
-               .positions = {std::max(end > window_ ? end - window_ : 0, chunk_begin), end}};
+    const bool picks = picking_rows < picking.rows.size() && picking.rows[picking_rows] == t;
+    AttentionRow& row = picks ? sparse[picking_rows] : rows[i - picking_rows];
+    row = {.query = queries.row(t),
+           .out = out.row(t),
+           .blocks = step.places.block_tables[i],
+           .positions = {std::max(end > window_ ? end - window_ : 0, chunk_begin), end}};
+    if (picks) ++picking_rows;
   }
-  heads_.attend(context, cache, rows);
+  if (picking_rows < rows.size()) heads_.attend(context, cache, rows.first(rows.size() - picking_rows));
+  if (picking_rows > 0) {
+    ASSIGN_OR_RETURN(const MatView<const int32_t> picked, pick(context, step, picking));
+    AttendBlocksPicked(context, heads_, cache, picker_->size, sparse, picked);
+  }
   if (heads_.head_dim == value_dim_) return out;
   const MatView<float> compact = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * value_dim_);
   CopyHeads(AsHeads(out, heads_.heads), AsHeads(compact, heads_.heads), {0, tokens * heads_.heads});

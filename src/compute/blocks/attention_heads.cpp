@@ -15,8 +15,8 @@ constexpr int64_t kRowsPerPass = 32;
 
 }  // namespace
 
-void AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache, const MixerStep& step,
-                         MatView<const float> keys, MatView<const float> values) {
+void AppendToCache(const ComputeContext& context, const KvLayerView& cache, const MixerStep& step,
+                   MatView<const float> keys, MatView<const float> values) {
   const RowPlaces& places = step.places;
   context.for_rows(keys.rows, keys.cols + values.cols, [&](Range part) {
     int64_t count = 0;
@@ -27,7 +27,7 @@ void AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache
            .block = places.block_tables[static_cast<size_t>(t)][position / kBlockPositions],
            .position = position,
            .key = keys.row(t),
-           .value = values.row(t),
+           .value = values.data == nullptr ? nullptr : values.row(t),
            .kv_heads = {0, cache.kv_heads}});
     }
     if (count > 0) step.saturated.fetch_add(count, std::memory_order_relaxed);
@@ -62,7 +62,7 @@ void ApplyHeadGates(const ComputeContext& context, MatView<const float> gates, M
 KvLayerView AttentionHeads::cache_of(const MixerStep& step) const {
   return {.keys = step.cache.keys(step.layer, BlockId{0}),
           .values = step.cache.values(step.layer, BlockId{0}),
-          .block_stride = 2 * KvBlockBytes(kv_heads, head_dim, step.cache.dtype()),
+          .block_stride = step.cache.block_bytes(step.layer),
           .kv_heads = kv_heads,
           .head_dim = head_dim,
           .dtype = step.cache.dtype()};

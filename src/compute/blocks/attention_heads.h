@@ -14,10 +14,10 @@
 
 namespace shoal {
 
-/// Writes the rows' keys and values [T, kv_heads * head_dim] to the layer's cache, and counts what saturated
-/// its dtype.
-void AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache, const MixerStep& step,
-                         MatView<const float> keys, MatView<const float> values);
+/// Writes the rows' keys and values [T, kv_heads * head_dim] to the layer's cache, the keys alone where there are no values,
+/// and counts what saturated its dtype.
+void AppendToCache(const ComputeContext& context, const KvLayerView& cache, const MixerStep& step,
+                   MatView<const float> keys, MatView<const float> values);
 
 /// queries[t, :] *= the temperature at positions[t], for t in rows. On this thread.
 void ApplyTemperature(const QueryTemperature& temperature, std::span<const int64_t> positions,

@@ -5,6 +5,8 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "compute/blocks/pick_top.h"
+#include "compute/blocks/picked_attention.h"
 #include "compute/step_profile.h"
 
 namespace shoal {
@@ -51,6 +53,18 @@ void CopyCols(MatView<const float> from, int64_t from_col, MatView<float> to, in
   }
 }
 
+/// What a row brings that layers before picked. False: not ascending positions up to its own.
+bool ReadPicks(std::span<const float> carried, int64_t position, std::span<int32_t> picked) {
+  float least = 0;
+  for (size_t i = 0; i < carried.size(); ++i) {
+    if (!(carried[i] >= least && carried[i] <= static_cast<float>(position))) return false;
+    picked[i] = static_cast<int32_t>(carried[i]);
+    if (static_cast<float>(picked[i]) != carried[i]) return false;
+    least = carried[i] + 1;
+  }
+  return true;
+}
+
 }  // namespace
 
 absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightLoader& loader, const MlaSpec& spec,
@@ -69,19 +83,7 @@ absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightLoader& loader
   attention.pairing_ = spec.rope.pairing;
   attention.rotates_ = spec.rope.dims > 0;
   attention.temperature_ = spec.temperature;
-  const LinearSpec& q_in = spec.q_a ? *spec.q_a : spec.q;
-  std::vector<const LinearSpec*> parts = {&q_in, &spec.kv_a};
-  if (spec.gate) parts.push_back(&*spec.gate);
-  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, parts, pool));
-  attention.kv_a_ = std::move(in[1]);
-  if (spec.gate) attention.gate_ = std::move(in[2]);
-  if (spec.q_a) {
-    attention.q_a_ = std::move(in[0]);
-    ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(loader, *spec.q_norm));
-    ASSIGN_OR_RETURN(attention.q_, Linear::Load(loader, spec.q, pool));
-  } else {
-    attention.q_ = std::move(in[0]);
-  }
+  RETURN_IF_ERROR(attention.load_projections(loader, spec, pool));
   ASSIGN_OR_RETURN(attention.kv_norm_, Norm::Load(loader, spec.kv_norm));
   ASSIGN_OR_RETURN(attention.keys_, LoadHeads(loader, spec.keys, pool));
   ASSIGN_OR_RETURN(attention.values_, LoadHeads(loader, spec.values, pool));
@@ -89,9 +91,43 @@ absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightLoader& loader
   return attention;
 }
 
+/// Those of the layer's input together, then those of the queries' latent.
+absl::Status LatentAttention::load_projections(const WeightLoader& loader, const MlaSpec& spec,
+                                               ThreadPool& pool) {
+  const IndexerSpec* const indexer = spec.picks && spec.picks->indexer ? &*spec.picks->indexer : nullptr;
+  SHOAL_CHECK(indexer == nullptr || (spec.q_a && indexer->weights));
+  std::vector<const LinearSpec*> of_input = {spec.q_a ? &*spec.q_a : &spec.q, &spec.kv_a};
+  if (spec.gate) of_input.push_back(&*spec.gate);
+  const size_t of_indexer = of_input.size();
+  if (indexer != nullptr) of_input.insert(of_input.end(), {&indexer->k, &*indexer->weights});
+  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, of_input, pool));
+  kv_a_ = std::move(in[1]);
+  if (spec.gate) gate_ = std::move(in[2]);
+  if (spec.picks) {
+    picks_ = spec.picks->count;
+    picks_are_carried_ = spec.picks->carried;
+  }
+  if (!spec.q_a) {
+    q_ = std::move(in[0]);
+    return absl::OkStatus();
+  }
+  q_a_ = std::move(in[0]);
+  ASSIGN_OR_RETURN(q_norm_, Norm::Load(loader, *spec.q_norm));
+  std::vector<const LinearSpec*> of_latent = {&spec.q};
+  if (indexer != nullptr) of_latent.push_back(&indexer->q);
+  ASSIGN_OR_RETURN(std::vector<Linear> q, Linear::LoadTogether(loader, of_latent, pool));
+  q_ = std::move(q[0]);
+  if (indexer == nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(
+      indexer_, Indexer::Load(loader, *indexer, rotates_ ? rope_dim_ : 0,
+                              {std::move(q[1]), std::move(in[of_indexer]), std::move(in[of_indexer + 1])}));
+  return absl::OkStatus();
+}
+
 int64_t LatentAttention::bytes() const {
   return (q_a_ ? q_a_->bytes() + q_norm_->bytes() : 0) + q_.bytes() + kv_a_.bytes() + kv_norm_.bytes() +
-         BytesOf(keys_) + BytesOf(values_) + (gate_ ? gate_->bytes() : 0) + o_.bytes();
+         BytesOf(keys_) + BytesOf(values_) + (gate_ ? gate_->bytes() : 0) + o_.bytes() +
+         (indexer_ ? indexer_->bytes() : 0);
 }
 
 absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput& input,
@@ -100,50 +136,127 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
   PhaseTimer timer(context, StepPhase::kQkv);
-  Made made{.latent = arena.allocate_rows<float>(tokens, kv_a_.rows()), .gates = {}};
-  if (gate_) made.gates = arena.allocate_rows<float>(tokens, gate_->rows());
-  ASSIGN_OR_RETURN(const MatView<float> q, queries(context, input, made));
-  apply_temperature(context, step, q);
+  const std::span<const int64_t> picking = picking_rows(context, step);
+  ASSIGN_OR_RETURN(const Projected projected, project(context, input, !picking.empty()));
+  apply_temperature(context, step, projected.q);
   const MatView<float> absorbed = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * heads_.head_dim);
-  RETURN_IF_ERROR(absorb(context, q, step.rope, absorbed));
+  RETURN_IF_ERROR(absorb(context, projected.q, step.rope, absorbed));
 
   timer.next(StepPhase::kRopeAppend);
-  const KvLayerView cache = heads_.cache_of(step);
-  append(context, made.latent, step, cache);
+  append(context, projected.latent, step);
+  if (indexer_) indexer_->append(context, projected.index_key, step);
 
   timer.next(StepPhase::kAttention);
+  ASSIGN_OR_RETURN(const MatView<const int32_t> picked, pick(context, step, picking, projected.index));
   const MatView<float> attended = arena.allocate_rows<float>(tokens, absorbed.cols);
-  const std::span<AttentionRow> rows = arena.allocate<AttentionRow>(tokens);
-  for (int64_t t = 0; t < tokens; ++t) {
-    const auto i = static_cast<size_t>(t);
-    rows[i] = {.query = absorbed.row(t),
-               .out = attended.row(t),
-               .blocks = step.places.block_tables[i],
-               .positions = {0, step.places.positions[i] + 1}};
-  }
-  heads_.attend(context, cache, rows);
+  attend(context, step, absorbed, picking, picked, attended);
   timer.next(StepPhase::kAttentionOut);
-  return give_out(context, attended, made.gates, y);
+  return give_out(context, attended, projected.gates, y);
 }
 
-/// The queries [T, heads * (nope + rope)]; `made` gets the other rows, as all are made of the input.
-absl::StatusOr<MatView<float>> LatentAttention::queries(const ComputeContext& context, LinearInput& input,
-                                                        const Made& made) const {
+absl::StatusOr<LatentAttention::Projected> LatentAttention::project(const ComputeContext& context,
+                                                                    LinearInput& input, bool picking) const {
   Arena& arena = *context.arena;
-  const Range all = input.all_rows();
-  const MatView<float> q = arena.allocate_rows<float>(input.rows(), q_.rows());
-  const MatView<float> low = q_a_ ? arena.allocate_rows<float>(input.rows(), q_a_->rows()) : q;
-  LinearTask tasks[3] = {{q_a_ ? &*q_a_ : &q_, low, all}, {&kv_a_, made.latent, all}};
+  const int64_t tokens = input.rows();
+  Projected out{.q = arena.allocate_rows<float>(tokens, q_.rows()),
+                .latent = arena.allocate_rows<float>(tokens, kv_a_.rows())};
+  const MatView<float> low = q_a_ ? arena.allocate_rows<float>(tokens, q_a_->rows()) : out.q;
+  LinearTask of_input[5] = {{q_a_ ? &*q_a_ : &q_, low, input.all_rows()},
+                            {&kv_a_, out.latent, input.all_rows()}};
   size_t count = 2;
-  if (gate_) tasks[count++] = {&*gate_, made.gates, all};
-  RETURN_IF_ERROR(RunLinears(context, input, std::span(tasks).first(count)));
-  if (!q_a_) return q;
+  if (gate_) {
+    out.gates = arena.allocate_rows<float>(tokens, gate_->rows());
+    of_input[count++] = {&*gate_, out.gates, input.all_rows()};
+  }
+  if (indexer_) {
+    out.index_key = arena.allocate_rows<float>(tokens, indexer_->k().rows());
+    of_input[count++] = {&indexer_->k(), out.index_key, input.all_rows()};
+  }
+  if (indexer_ && picking) {
+    out.index = {.q = arena.allocate_rows<float>(tokens, indexer_->q().rows()),
+                 .weights = arena.allocate_rows<float>(tokens, indexer_->weights()->rows())};
+    of_input[count++] = {indexer_->weights(), out.index.weights, input.all_rows()};
+  }
+  RETURN_IF_ERROR(RunLinears(context, input, std::span(of_input).first(count)));
+  if (!q_a_) return out;
   LinearInput normed(low);
   RETURN_IF_ERROR(normed.fill(context, q_.activation_group(context.activations),
                               [&](Range part) { q_norm_->apply(*context.kernels, low, low, part); }));
-  const LinearTask one[] = {{&q_, q, normed.all_rows()}};
-  RETURN_IF_ERROR(RunLinears(context, normed, one));
-  return q;
+  LinearTask of_latent[2] = {{&q_, out.q, normed.all_rows()}};
+  if (out.index.q.data != nullptr) of_latent[1] = {&indexer_->q(), out.index.q, normed.all_rows()};
+  RETURN_IF_ERROR(
+      RunLinears(context, normed, std::span(of_latent).first(out.index.q.data == nullptr ? 1 : 2)));
+  return out;
+}
+
+std::span<const int64_t> LatentAttention::picking_rows(const ComputeContext& context,
+                                                       const MixerStep& step) const {
+  if (picks_ == 0) return {};
+  const std::span<const int64_t> positions = step.places.positions;
+  const std::span<int64_t> rows = context.arena->allocate<int64_t>(std::ssize(positions));
+  size_t count = 0;
+  for (size_t t = 0; t < positions.size(); ++t) {
+    if (positions[t] >= picks_) rows[count++] = static_cast<int64_t>(t);
+  }
+  return rows.first(count);
+}
+
+absl::StatusOr<MatView<const int32_t>> LatentAttention::pick(const ComputeContext& context,
+                                                             const MixerStep& step,
+                                                             std::span<const int64_t> rows,
+                                                             const Indexer::Queries& queries) const {
+  if (rows.empty()) return MatView<const int32_t>();
+  const MatView<int32_t> picked = context.arena->allocate_rows<int32_t>(std::ssize(rows), picks_);
+  const auto picked_of = [&](size_t i) {
+    return std::span(picked.row(static_cast<int64_t>(i)), static_cast<size_t>(picks_));
+  };
+  if (!indexer_) {
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const float* const carried = step.picks.row(rows[i]);
+      if (!ReadPicks({carried, static_cast<size_t>(picks_)},
+                     step.places.positions[static_cast<size_t>(rows[i])], picked_of(i))) {
+        return OutOfRange("a row does not bring {} ascending positions up to its own", picks_);
+      }
+    }
+    return picked;
+  }
+  indexer_->prepare(context, queries, step.rope);
+  RETURN_IF_ERROR(indexer_->for_scores(context, queries, step, rows, [&](int64_t r, MatView<float> scores) {
+    const auto i = static_cast<size_t>(r);
+    if (!PickTop({scores.data, static_cast<size_t>(scores.cols)}, picked_of(i))) return false;
+    if (picks_are_carried_) std::ranges::copy(picked_of(i), step.picks.row(rows[i]));
+    return true;
+  }));
+  return picked;
+}
+
+/// Rows that pick attend to what they picked, the others to all positions up to their own.
+void LatentAttention::attend(const ComputeContext& context, const MixerStep& step,
+                             MatView<const float> queries, std::span<const int64_t> picking,
+                             MatView<const int32_t> picked, MatView<float> out) const {
+  const ArenaScope scope(*context.arena);
+  Arena& arena = *context.arena;
+  const KvLayerView cache = heads_.cache_of(step);
+  const std::span<AttentionRow> whole = arena.allocate<AttentionRow>(queries.rows - std::ssize(picking));
+  const std::span<AttentionRow> sparse = arena.allocate<AttentionRow>(std::ssize(picking));
+  const std::span<const int32_t*> positions = arena.allocate<const int32_t*>(std::ssize(picking));
+  size_t sparse_count = 0;
+  for (int64_t t = 0; t < queries.rows; ++t) {
+    const auto i = static_cast<size_t>(t);
+    AttentionRow row{.query = queries.row(t),
+                     .out = out.row(t),
+                     .blocks = step.places.block_tables[i],
+                     .positions = {0, step.places.positions[i] + 1}};
+    if (sparse_count < picking.size() && picking[sparse_count] == t) {
+      row.positions = {0, picks_};
+      positions[sparse_count] = picked.row(static_cast<int64_t>(sparse_count));
+      sparse[sparse_count++] = row;
+    } else {
+      whole[i - sparse_count] = row;
+    }
+  }
+  if (!whole.empty()) heads_.attend(context, cache, whole);
+  AttendLatentsPicked(context, heads_, cache, {.latent = latent_, .rotated = rope_dim_}, sparse, positions);
 }
 
 /// Before rope, which is linear: the bits are the same on every node either way.
@@ -186,8 +299,8 @@ absl::Status LatentAttention::absorb(const ComputeContext& context, MatView<cons
 }
 
 /// Puts the rows' latents and rotated keys, `latent` [T, latent + rope], into the cache.
-void LatentAttention::append(const ComputeContext& context, MatView<float> latent, const MixerStep& step,
-                             const KvLayerView& cache) const {
+void LatentAttention::append(const ComputeContext& context, MatView<float> latent,
+                             const MixerStep& step) const {
   const ArenaScope scope(*context.arena);
   const MatView<float> keys = context.arena->allocate_rows<float>(latent.rows, heads_.head_dim);
   const MatView<float> values = context.arena->allocate_rows<float>(latent.rows, heads_.head_dim);
@@ -203,7 +316,11 @@ void LatentAttention::append(const ComputeContext& context, MatView<float> laten
     CopyCols(latent, 0, values, 0, latent_, part);
   });
   rotate(context, keys, 1, step.rope);
-  AppendKeysAndValues(context, cache, step, keys, values);
+  if (picks_ > 0) {
+    context.for_rows(latent.rows, rope_dim_,
+                     [&](Range part) { CopyCols(keys, 0, values, latent_, rope_dim_, part); });
+  }
+  AppendToCache(context, heads_.cache_of(step), step, keys, values);
 }
 
 /// y = o(every head's value matrix applied to what it attended, times the sigmoid of its gate where there are gates).

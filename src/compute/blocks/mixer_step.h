@@ -36,6 +36,7 @@ struct MixerStep {
   LayerId layer;
   std::atomic<int64_t>& saturated;  ///< Counts the elements that did not fit the cache's dtype.
   MatView<float> shared_kv = {};    ///< [T, shared_kv_values] of models that have some (AltUpSpec).
+  MatView<float> picks = {};        ///< [T, carried_picks] of models that have some (ModelSpec).
 };
 
 }  // namespace shoal

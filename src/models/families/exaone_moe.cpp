@@ -9,19 +9,6 @@
 namespace shoal::families {
 namespace {
 
-/// By mlp_layer_types, else from first_k_dense_replace on.
-absl::StatusOr<std::vector<bool>> ReadSparse(const ModelConfig& config, int64_t layers) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> types, config.string_list("mlp_layer_types"));
-  if (types.empty()) return ReadLayersAfterDense(config, layers);
-  if (std::ssize(types) != layers) {
-    return InvalidArgument("{}: expected one for each of {} layers, found {}",
-                           config.where("mlp_layer_types"), layers, types.size());
-  }
-  std::vector<bool> sparse;
-  for (const std::string& type : types) sparse.push_back(type == "sparse");
-  return sparse;
-}
-
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "sigmoid"));
@@ -44,7 +31,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
   ASSIGN_OR_RETURN(experts.groups, ReadGroups(config, experts));
   experts.groups.by_top_two = true;
-  ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadSparse(config, sizes.layers));
+  ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadMlpLayerTypes(config, sizes.layers));
   ModelSpec spec =
       DecoderOf("exaone_moe", sizes, UsualAttention(sizes, attention), UsualMoe(sizes, experts, sparse, ffn));
   for (size_t i = 0; i < spec.layers.size(); ++i) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "models/mixers/indexer.h"
 #include "models/mixers/mixer_work.h"
 #include "models/mixers/query_temperature.h"
 #include "models/rope.h"
@@ -53,6 +54,7 @@ struct GqaSpec {
   /// Instead, a projection of its own: a gate for each value of the output [heads * value_dim, D], or one for each head
   /// [heads, D].
   std::optional<LinearSpec> gate;
+  std::optional<BlockPicks> picks;  ///< Absent: a row attends to all positions that it sees.
 
   int output_dim() const { return value_dim.value_or(head_dim); }
 
@@ -64,9 +66,17 @@ struct GqaSpec {
 
   // What every mixer says of itself (mixers.h).
   int64_t cached_dim() const { return std::max(head_dim, output_dim()); }
-  KvLayerShape cache_shape() const { return {kv_heads, CachedHeadDim(static_cast<int>(cached_dim()))}; }
+  KvLayerShape cache_shape() const {
+    return {.kv_heads = kv_heads,
+            .head_dim = CachedHeadDim(static_cast<int>(cached_dim())),
+            .index_dim = picks ? picks->indexer.dim : 0};
+  }
   const RopeSpec* position_rope() const { return rope.dims > 0 ? &rope : nullptr; }
-  MixerWork work() const { return {.per_position = int64_t{heads} * (head_dim + output_dim())}; }
+  MixerWork work() const {
+    return {.per_position = int64_t{heads} * (head_dim + output_dim()),
+            .attended_max = picks ? picks->positions() : 0,
+            .per_scanned = picks ? picks->indexer.per_position() : 0};
+  }
   void show_weights(const WeightWalk& walk) const {
     walk.linear("attention", q);
     if (!takes_kv()) walk.linear("attention", k);
@@ -78,6 +88,7 @@ struct GqaSpec {
     for (const NormSpec& norm : q_head_norms) walk.norm(norm);
     for (const NormSpec& norm : k_head_norms) walk.norm(norm);
     if (sinks) walk.weight("attention", *sinks);
+    if (picks) picks->indexer.show_weights(walk);
   }
 };
 

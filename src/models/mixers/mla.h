@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "models/mixers/indexer.h"
 #include "models/mixers/mixer_work.h"
 #include "models/mixers/query_temperature.h"
 #include "models/rope.h"
@@ -35,13 +36,22 @@ struct MlaSpec {
   LinearSpec o;                    ///< [D, heads * value_dim]
   RopeSpec rope;
   QueryTemperature temperature;
-  double scale = 0;  ///< Of scores.
+  double scale = 0;               ///< Of scores.
+  std::optional<TopPicks> picks;  ///< Absent: a row attends to all positions before it.
 
   // What every mixer says of itself (mixers.h).
   int64_t cached_dim() const { return latent + rope_dim; }
-  KvLayerShape cache_shape() const { return {1, CachedHeadDim(static_cast<int>(cached_dim()))}; }
+  KvLayerShape cache_shape() const {
+    return {.kv_heads = 1,
+            .head_dim = CachedHeadDim(static_cast<int>(cached_dim())),
+            .index_dim = picks && picks->indexer ? picks->indexer->dim : 0};
+  }
   const RopeSpec* position_rope() const { return rope.dims > 0 ? &rope : nullptr; }
-  MixerWork work() const { return {.per_position = heads * (2 * latent + rope_dim)}; }
+  MixerWork work() const {
+    return {.per_position = heads * (2 * latent + rope_dim),
+            .attended_max = picks ? picks->count : 0,
+            .per_scanned = picks && picks->indexer ? picks->indexer->per_position() : 0};
+  }
   void show_weights(const WeightWalk& walk) const {
     if (q_a) walk.linear("attention", *q_a);
     walk.norm(q_norm);
@@ -52,6 +62,7 @@ struct MlaSpec {
     for (const LinearSpec& head : values) walk.linear("attention", head);
     if (gate) walk.linear("attention", *gate);
     walk.linear("attention", o);
+    if (picks && picks->indexer) picks->indexer->show_weights(walk);
   }
 };
 

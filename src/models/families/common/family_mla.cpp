@@ -12,7 +12,8 @@
 namespace shoal {
 namespace {
 
-constexpr float kLatentEps = 1e-6f;  // Of the latents' norms, whatever rms_norm_eps says.
+constexpr float kLatentEps = 1e-6f;  // Of the latents' and indexers' norms, whatever rms_norm_eps says.
+constexpr int64_t kPicksMax = int64_t{1} << 20;
 
 struct MlaSettings {
   DecoderSizes sizes;
@@ -110,16 +111,50 @@ absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const D
   return MakeMixer([parts, part](int64_t, const std::string& base) { return MlaAt(base + part, parts); });
 }
 
-absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string model_type) {
+absl::StatusOr<MakePicks> ReadTopPicks(const ModelConfig& config, RopePairing pairing) {
+  ASSIGN_OR_RETURN(const int64_t width, config.required_int("hidden_size"));
+  ASSIGN_OR_RETURN(const int64_t q_latent, config.required_int("q_lora_rank"));
+  ASSIGN_OR_RETURN(const int64_t rotated, config.required_int("qk_rope_head_dim", {2, 1 << 16}));
+  ASSIGN_OR_RETURN(const int64_t count, config.required_int("index_topk", {1, kPicksMax}));
+  ASSIGN_OR_RETURN(const int64_t heads, config.required_int("index_n_heads", {1, 1 << 12}));
+  ASSIGN_OR_RETURN(const int64_t dim, config.required_int("index_head_dim", {1, 1 << 16}));
+  if (dim < rotated) {
+    return InvalidArgument("{}: expected qk_rope_head_dim = {} at least, which are rotated, found {}",
+                           config.where("index_head_dim"), rotated, dim);
+  }
+  return MakePicks([=](int64_t, const std::string& base) {
+    const std::string name = base + ".self_attn.indexer";
+    IndexerSpec indexer{.heads = static_cast<int>(heads),
+                        .dim = static_cast<int>(dim),
+                        .q = LinearAt(name + ".wq_b", heads * dim, q_latent, false),
+                        .k = LinearAt(name + ".wk", dim, width, false),
+                        .q_norm = std::nullopt,
+                        .k_norm = NormAt(name + ".k_norm", dim, kLatentEps),
+                        .weights = LinearAt(name + ".weights_proj", heads, width, false),
+                        .pairing = pairing};
+    indexer.k_norm.centered = true;
+    indexer.k_norm.bias = indexer.k_norm.weight;
+    indexer.k_norm.bias->sources[0].suffix = "bias";
+    return TopPicks{.count = count, .indexer = std::move(indexer)};
+  });
+}
+
+absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string model_type,
+                                         const MakePicks& picks) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   RETURN_IF_ERROR(RefuseWindows(config));
   RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "sigmoid"));
   RETURN_IF_ERROR(RequireIfPresent(config, "topk_method", "noaux_tc"));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes, LatentNames::kSplit));
+  ASSIGN_OR_RETURN(const MakeMixer whole, ReadLatentAttention(config, sizes, LatentNames::kSplit));
+  const MakeMixer attention = [&](int64_t layer, const std::string& base) {
+    MixerSpec mixer = whole(layer, base);
+    if (picks) std::get<MlaSpec>(mixer).picks = picks(layer, base);
+    return mixer;
+  };
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   ASSIGN_OR_RETURN(const MoeSettings experts, ReadDeepseekV3Experts(config, sizes));
-  ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
+  ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadMlpLayerTypes(config, sizes.layers));
   ModelSpec spec = DecoderOf(std::move(model_type), sizes, attention, UsualMoe(sizes, experts, sparse, ffn));
   RETURN_IF_ERROR(AddMtp(config, sizes, attention, MoeEverywhere(sizes, experts), spec));
   return spec;

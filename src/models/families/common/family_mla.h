@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -21,7 +22,16 @@ enum class LatentNames : uint8_t { kFused, kSplit };
 absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes,
                                               LatentNames names, const std::string& part = ".self_attn");
 
-/// A whole decoder as DeepSeek-V3's config describes it, for families that use it under another model_type.
-absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string model_type);
+/// Says which positions a layer's rows attend to. layer: num_hidden_layers for that of multi-token prediction.
+using MakePicks = std::function<TopPicks(int64_t layer, const std::string& base)>;
+
+/// A whole decoder as DeepSeek-V3's config describes it, for families that use it under another model_type, or with
+/// attention to what `picks` says.
+absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string model_type,
+                                         const MakePicks& picks = {});
+
+/// index_topk positions, picked by the indexer that index_n_heads, index_head_dim and q_lora_rank describe. Its tensors lie
+/// below `<base>.self_attn.indexer`. InvalidArgument where its heads are narrower than what is rotated.
+absl::StatusOr<MakePicks> ReadTopPicks(const ModelConfig& config, RopePairing pairing);
 
 }  // namespace shoal

@@ -112,6 +112,18 @@ absl::StatusOr<std::vector<bool>> ReadLayersAfterDense(const ModelConfig& config
   return sparse;
 }
 
+absl::StatusOr<std::vector<bool>> ReadMlpLayerTypes(const ModelConfig& config, int64_t layers) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> types, config.string_list("mlp_layer_types"));
+  if (types.empty()) return ReadLayersAfterDense(config, layers);
+  if (std::ssize(types) != layers) {
+    return InvalidArgument("{}: expected one for each of {} layers, found {}",
+                           config.where("mlp_layer_types"), layers, types.size());
+  }
+  std::vector<bool> sparse;
+  for (const std::string& type : types) sparse.push_back(type == "sparse");
+  return sparse;
+}
+
 absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ModelConfig& config, int64_t layers) {
   ASSIGN_OR_RETURN(const int64_t step, config.required_int("decoder_sparse_step"));
   if (!config.has("mlp_only_layers")) {

@@ -60,6 +60,10 @@ absl::Status RequireIfPresent(const ModelConfig& config, const char* key, std::s
 /// moe_layer_freq (1 where absent).
 absl::StatusOr<std::vector<bool>> ReadLayersAfterDense(const ModelConfig& config, int64_t layers);
 
+/// Which layers have experts: those that mlp_layer_types calls "sparse", and where the config has no such list as
+/// ReadLayersAfterDense.
+absl::StatusOr<std::vector<bool>> ReadMlpLayerTypes(const ModelConfig& config, int64_t layers);
+
 /// Which layers have experts: every decoder_sparse_step-th from layer decoder_sparse_step - 1 on, except
 /// those in mlp_only_layers.
 absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ModelConfig& config, int64_t layers);
