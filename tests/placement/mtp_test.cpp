@@ -249,7 +249,7 @@ TEST_P(MtpPlacementTest, DraftsThatAreRightAreAccepted) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, MtpPlacementTest,
-                         testing::Values("glm4_moe", "deepseek_v3", "qwen3_5_text"),
+                         testing::Values("glm4_moe", "deepseek_v3", "glm_moe_dsa", "qwen3_5_text"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace
