@@ -131,7 +131,8 @@ TEST(Convert, FoldersOfEveryFamilyGiveTheSameLogitsAsBf16) {
 }
 
 TEST(Convert, LeavesRoutersFloatsWhereMlxReadsThemSo) {
-  for (const char* family : {"deepseek", "deepseek_v2", "deepseek_v3", "glm4_moe", "glm4_moe_lite"}) {
+  for (const char* family : {"deepseek", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe",
+                             "glm4_moe_lite", "glm_moe_dsa"}) {
     const TempFolder out;
     ASSERT_TRUE(Convert(TinyCheckpoint(family, std::nullopt), out.path(), "mixed").ok()) << family;
     const auto checkpoint = Checkpoint::Open(out.path());
