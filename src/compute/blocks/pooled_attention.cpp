@@ -314,11 +314,11 @@ void PooledAttention::rotate(const ComputeContext& context, MatView<float> x, He
 /// Keys, what pools read, and then the entries that the rows complete.
 void PooledAttention::append(const ComputeContext& context, const MixerStep& step,
                              const Projected& rows) const {
-  AppendKeysAndValues(context, positions_of(step), step, rows.key, rows.key);
+  AppendToCache(context, positions_of(step), step, rows.key, rows.key);
   if (!pool_) return;
   const KvLayerView view = pooled_of(step);
   const int64_t half = extra_heads_ * heads_.head_dim;
-  AppendKeysAndValues(context, view, step, rows.pooled.cols_between(half, 2 * half),
+  AppendToCache(context, view, step, rows.pooled.cols_between(half, 2 * half),
                       rows.pooled.cols_between(0, half));
   const std::span<int64_t> all = context.arena->allocate<int64_t>(rows.pooled.rows);
   size_t count = 0;
