@@ -25,10 +25,10 @@ constexpr int32_t kCacheBlocksMax = static_cast<int32_t>(BlocksFor(int64_t{1} <<
 constexpr int32_t kStateSlotsMax = 1 << 22;
 
 /// Of all keys and values together, with their scales.
-int64_t Q8BytesPerPosition(const KvLayerShape& shape) {
-  return (int64_t{2} * shape.kv_heads * KvHeadBytes(shape.head_dim, DType::kI8) +
-          KvHeadBytes(shape.index_dim, DType::kI8)) /
-         kBlockPositions;
+int64_t Q8BytesPerPosition(const MixerSpec& mixer) {
+  if (!MayCacheInt8(mixer)) return 0;
+  const KvLayerShape shape = CacheShapeOf(mixer);
+  return int64_t{2} * shape.kv_heads * KvHeadBytes(shape.head_dim, DType::kI8) / kBlockPositions;
 }
 
 }  // namespace
@@ -53,7 +53,7 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
     for (const WeightBytes& expert : layer.experts)
       out.expert_bytes = std::max(out.expert_bytes, expert.packed);
     out.kv_values_per_position = layer.cached_values_per_position;
-    out.kv_q8_bytes_per_position = Q8BytesPerPosition(CacheShapeOf(spec.layers[i].mixer));
+    out.kv_q8_bytes_per_position = Q8BytesPerPosition(spec.layers[i].mixer);
     out.attended_max = WorkOf(spec.layers[i].mixer).attended_max;
     out.index_values_per_position = CacheShapeOf(spec.layers[i].mixer).index_dim;
     out.state_bytes = layer.state_values * int64_t{sizeof(float)};
@@ -65,7 +65,7 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
     const KvLayerShape kept = CacheShapeOf(spec.mtp->layer.mixer);
     facts.mtp = {.bytes = footprint.mtp.packed,
                  .kv_values_per_position = kept.values_per_position(),
-                 .kv_q8_bytes_per_position = Q8BytesPerPosition(kept)};
+                 .kv_q8_bytes_per_position = Q8BytesPerPosition(spec.mtp->layer.mixer)};
   }
   return facts;
 }

@@ -54,13 +54,14 @@ struct LayerFacts {
   int64_t bytes = 0;         ///< Weights without routed experts; includes shared experts and router.
   int32_t experts = 0;       ///< Routed experts E; 0 for a dense layer.
   int64_t expert_bytes = 0;  ///< Weights of one routed expert.
-  int64_t kv_values_per_position = 0;    ///< Elements cached per position, keys and values together.
-  int64_t kv_q8_bytes_per_position = 0;  ///< Bytes of them in a cache of --kv-dtype q8, with scales.
-  int64_t state_bytes = 0;               ///< Of the state of one sequence; 0 if the layer keeps none.
-  int64_t int8_multiplies = 0;           ///< Of one row with its quantized weights, without routed experts.
-  int64_t f32_multiplies = 0;            ///< Of one row with all else: floats, the router, recurrent states.
-  int64_t expert_multiplies = 0;         ///< Of one row with one routed expert.
-  int64_t attention_multiplies = 0;      ///< Of one row with one cached position.
+  int64_t kv_values_per_position = 0;  ///< Elements cached per position, keys and values together.
+  /// Bytes of them in a cache of --kv-dtype q8, with scales; 0: they can't be int8.
+  int64_t kv_q8_bytes_per_position = 0;
+  int64_t state_bytes = 0;           ///< Of the state of one sequence; 0 if the layer keeps none.
+  int64_t int8_multiplies = 0;       ///< Of one row with its quantized weights, without routed experts.
+  int64_t f32_multiplies = 0;        ///< Of one row with all else: floats, the router, recurrent states.
+  int64_t expert_multiplies = 0;     ///< Of one row with one routed expert.
+  int64_t attention_multiplies = 0;  ///< Of one row with one cached position.
   /// A row attends to so many positions at most; 0: to all before it. Where there are more, it picks by values of each of
   /// them, which are some of kv_values_per_position, and by so many multiplications.
   int64_t attended_max = 0;

@@ -234,13 +234,14 @@ absl::Status Validate(const Plan& plan, const ModelFacts& model) {
         "--wire {}; leave it out",
         model.name, Name(plan.wire_dtype));
   }
-  const auto picks =
-      std::ranges::find_if(model.layers, [](const LayerFacts& layer) { return layer.attended_max > 0; });
-  if (plan.kv_dtype == Plan::KvDtype::kQ8 && picks != model.layers.end()) {
+  const auto floats = std::ranges::find_if(model.layers, [](const LayerFacts& layer) {
+    return layer.kv_values_per_position > 0 && layer.kv_q8_bytes_per_position == 0;
+  });
+  if (plan.kv_dtype == Plan::KvDtype::kQ8 && floats != model.layers.end()) {
     return InvalidArgument(
-        "plan: layer {} of the model '{}' picks the positions it attends to, which a cache of --kv-dtype {} "
-        "cannot do; expected f16, bf16 or f32",
-        picks - model.layers.begin(), model.name, Name(plan.kv_dtype));
+        "plan: layer {} of the model '{}' picks or pools the positions it attends to, which a cache of "
+        "--kv-dtype {} does not serve; expected f16, bf16 or f32",
+        floats - model.layers.begin(), model.name, Name(plan.kv_dtype));
   }
   for (size_t layer = 0; layer < plan.segments.size(); ++layer) {
     const auto count = std::ssize(plan.segments[layer]);

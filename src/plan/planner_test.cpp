@@ -225,11 +225,11 @@ TEST(Planner, RowsThatCarryPicksAreNotRounded) {
   EXPECT_EQ(ErrorOf(DenseModel(4), Nodes({0, 0}), request), "OK");
 }
 
-TEST(Planner, RowsThatPickPositionsDoNotReadACacheOfInt8) {
+TEST(Planner, ACacheOfInt8IsRefusedWhereALayerReadsFloatsOnly) {
   ModelFacts model = DenseModel(4);
   PlanRequest request{.strategy = LayerStrategy::kUniform, .kv_dtype = Plan::KvDtype::kQ8};
   EXPECT_EQ(ErrorOf(model, Nodes({0, 0}), request), "OK");
-  model.layers[2].attended_max = 64;
+  model.layers[2].kv_q8_bytes_per_position = 0;
   EXPECT_THAT(ErrorOf(model, Nodes({0, 0}), request), AllOf(HasSubstr("layer 2"), HasSubstr("--kv-dtype q8"),
                                                             HasSubstr("expected f16, bf16 or f32")));
   request.kv_dtype = Plan::KvDtype::kBF16;

@@ -48,5 +48,9 @@ inline const RopeSpec* PositionRopeOf(const MixerSpec& mixer) {
 inline MixerWork WorkOf(const MixerSpec& mixer) {
   return std::visit([](const auto& m) { return m.work(); }, mixer);
 }
+/// Whether what it caches may be int8. What is picked or pooled is read by loops of its own, which know floats only.
+inline bool MayCacheInt8(const MixerSpec& mixer) {
+  return !std::holds_alternative<PooledAttentionSpec>(mixer) && WorkOf(mixer).attended_max == 0;
+}
 
 }  // namespace shoal
