@@ -29,7 +29,7 @@ TEST(GraniteMoeHybrid, WithoutExpertsTheSharedFeedForwardIsAlone) {
   ASSERT_NE(alone, nullptr);
   EXPECT_EQ(alone->width, 384);
   EXPECT_EQ(alone->up.weight.sources[0].rows, (Range{384, 768}));
-  EXPECT_EQ(alone->up.weight.sources[1].name(), "model.layers.0.mlp.up_proj.weight");
+  EXPECT_EQ(alone->up.weight.sources.back().name(), "model.layers.0.mlp.up_proj.weight");
 }
 
 TEST(GraniteMoeHybrid, AMissingStructuralKeyIsAnErrorThatNamesIt) {

@@ -33,7 +33,8 @@ TEST(KimiLinear, NamesAreTheHubsOrThoseOfMlx) {
   const MoeSpec& moe = *MoeOf(spec.layers[1]);
   EXPECT_THAT(names(moe.experts[2].up.weight),
               testing::ElementsAre("model.layers.1.block_sparse_moe.experts.2.w3.weight",
-                                   "model.layers.1.mlp.switch_mlp.up_proj.weight"));
+                                   "model.layers.1.mlp.switch_mlp.up_proj.weight",
+                                   "model.layers.1.mlp.experts.gate_up_proj"));
   EXPECT_THAT(
       names(moe.router.linear.weight),
       testing::ElementsAre("model.layers.1.block_sparse_moe.gate.weight", "model.layers.1.mlp.gate.weight"));

@@ -46,7 +46,7 @@ TEST(Mamba2, WhatIsNotBuiltIsRefusedByKeyAndValue) {
   ExpectConfigRefused("mamba2", "n_groups", "3", "expected a divisor of num_heads = 10, found 3");
   ExpectConfigRefused("mamba2", "expand", "3", "expected num_heads * head_dim = 640");
   ExpectConfigRefused("mamba2", "time_step_limit", "[0.1]", "expected two numbers");
-  for (const char* key : {"num_heads", "head_dim", "state_size", "conv_kernel", "layer_norm_epsilon"}) {
+  for (const char* key : {"num_heads", "head_dim", "state_size", "conv_kernel"}) {
     ExpectConfigRefused("mamba2", key, "", key);
   }
 }

@@ -41,7 +41,7 @@ TEST(NemotronH, WhatIsNotBuiltIsRefusedByKeyAndValue) {
   ExpectConfigRefused("nemotron_h", "moe_latent_size", "64", "moe_latent_size");
   ExpectConfigRefused("nemotron_h", "attention_bias", "true", "attention_bias");
   for (const char* key : {"hybrid_override_pattern", "mamba_num_heads", "ssm_state_size", "n_routed_experts",
-                          "moe_shared_expert_intermediate_size", "layer_norm_epsilon"}) {
+                          "moe_shared_expert_intermediate_size"}) {
     ExpectConfigRefused("nemotron_h", key, "", key);
   }
 }

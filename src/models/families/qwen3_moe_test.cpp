@@ -16,9 +16,8 @@ std::vector<int> SparseLayers(const ModelSpec& spec) {
 TEST(Qwen3Moe, MatchesTheReference) { ExpectGoldensMatch("qwen3_moe"); }
 
 TEST(Qwen3Moe, AMissingStructuralKeyIsAnErrorThatNamesIt) {
-  for (const char* key :
-       {"num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob",
-        "decoder_sparse_step", "mlp_only_layers", "intermediate_size", "head_dim", "rope_theta"}) {
+  for (const char* key : {"num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob",
+                          "decoder_sparse_step", "mlp_only_layers", "intermediate_size", "head_dim"}) {
     ExpectConfigRefused("qwen3_moe", key, "", key);
   }
 }
@@ -35,9 +34,10 @@ TEST(Qwen3Moe, FindsExpertsAloneOrStacked) {
   const ModelSpec spec = SpecWith("qwen3_moe", "num_experts", "13");
   const WeightRef& down = MoeOf(spec.layers[3])->experts.at(7).down.weight;
   EXPECT_EQ(down.shape, (std::vector<int64_t>{320, 320}));
-  ASSERT_EQ(down.sources.size(), 2u);
+  ASSERT_EQ(down.sources.size(), 3u);
   EXPECT_EQ(down.sources[0].name(), "model.layers.3.mlp.experts.7.down_proj.weight");
   EXPECT_EQ(down.sources[1].name(), "model.layers.3.mlp.switch_mlp.down_proj.weight");
+  EXPECT_EQ(down.sources[2].name(), "model.layers.3.mlp.experts.down_proj");
   EXPECT_EQ(down.sources[1].stack, 13);
   EXPECT_EQ(down.sources[1].index, 7);
 }

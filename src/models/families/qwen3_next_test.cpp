@@ -72,7 +72,7 @@ TEST(Qwen3Next, RopeIsReadFromBothPlaces) {
     EXPECT_EQ(gqa.rope.theta, 1e7);
     EXPECT_TRUE(gqa.output_gate);
   }
-  for (const char* key : {"partial_rotary_factor", "rope_theta", "norm_topk_prob", "decoder_sparse_step",
+  for (const char* key : {"partial_rotary_factor", "norm_topk_prob", "decoder_sparse_step",
                           "linear_num_key_heads", "shared_expert_intermediate_size"}) {
     ExpectConfigRefused("qwen3_next", key, "", key);
   }
