@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "compute/blocks/attention_heads.h"
 #include "compute/row_ops.h"
@@ -62,6 +63,7 @@ void Indexer::rotate(const ComputeContext& context, MatView<float> x, int heads,
 }
 
 void Indexer::append(const ComputeContext& context, MatView<float> keys, const MixerStep& step) const {
+  SHOAL_CHECK(step.cache.dtype() != DType::kI8);  // Refused with the plan.
   context.for_rows(keys.rows, keys.cols, [&](Range part) {
     k_norm_.apply(*context.kernels, keys, keys, part);
     rotate(context, keys, 1, step.rope, part);
