@@ -72,16 +72,17 @@ std::vector<int32_t> SomeOf(RandomStream& random, int64_t size, size_t count) {
 }
 
 TEST_P(PickedAttention, ToLatentsIsThatOverACacheOfThePicksAlone) {
-  constexpr int64_t kLatent = 40, kRotated = 12, kPositions = 1300, kRows = 5;
+  constexpr int64_t kLatent = 40, kRotated = 12, kPositions = 1300, kPickedRows = 5;
   const AttentionHeads heads{.heads = 9, .kv_heads = 1, .head_dim = 64, .scale = 0.3f};
   for (const size_t count : {1u, 31u, 32u, 600u}) {
     std::vector<std::vector<int32_t>> picks;
     std::vector<const int32_t*> picked;
-    for (int64_t r = 0; r < kRows; ++r) picks.push_back(SomeOf(random_, kPositions, count));
+    for (int64_t r = 0; r < kPickedRows; ++r) picks.push_back(SomeOf(random_, kPositions, count));
     for (const auto& each : picks) picked.push_back(each.data());
     Sequence whole(heads, GetParam(), kPositions);
     std::vector<Sequence> compact;
-    for (int64_t r = 0; r < kRows; ++r) compact.emplace_back(heads, GetParam(), static_cast<int64_t>(count));
+    for (int64_t r = 0; r < kPickedRows; ++r)
+      compact.emplace_back(heads, GetParam(), static_cast<int64_t>(count));
     for (int64_t p = 0; p < kPositions; ++p) {
       std::vector<float> value = RandomFloats(random_, 64);
       std::fill(value.begin() + kLatent + kRotated, value.end(), 0.0f);
@@ -98,10 +99,10 @@ TEST_P(PickedAttention, ToLatentsIsThatOverACacheOfThePicksAlone) {
       // Its key is not looked at, and nothing of other positions.
       if (any) whole.put(p, std::vector<float>(64, std::numeric_limits<float>::quiet_NaN()), value);
     }
-    const std::vector<float> queries = RandomFloats(random_, kRows * 9 * 64);
+    const std::vector<float> queries = RandomFloats(random_, kPickedRows * 9 * 64);
     std::vector<float> got(queries.size()), expected(queries.size());
     std::vector<AttentionRow> rows, alone;
-    for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t r = 0; r < kPickedRows; ++r) {
       const float* const query = queries.data() + r * 9 * 64;
       const Range seen{0, static_cast<int64_t>(count)};
       rows.push_back({query, got.data() + r * 9 * 64, whole.blocks(), seen});
@@ -170,16 +171,16 @@ std::vector<double> PlainAttention(const AttentionHeads& heads, const std::vecto
 }
 
 TEST_P(PickedAttention, ToBlocksIsThatOfTheirPositionsAndReadsNoOthers) {
-  constexpr int64_t kRows = 3;
+  constexpr int64_t kPickedRows = 3;
   const AttentionHeads heads{.heads = 6, .kv_heads = 2, .head_dim = 16, .scale = 0.2f};
   for (const int64_t size : {4, 32, 128, 512, 1024}) {
     const int64_t blocks = 7, end = 6 * size + size / 2 + 1;
     Sequence cache(heads, GetParam(), end);
     // Rows at the last position; each head picks its own block and two others.
     std::vector<int32_t> picked;
-    std::vector<std::vector<bool>> seen(kRows * 2, std::vector<bool>(static_cast<size_t>(end), false));
+    std::vector<std::vector<bool>> seen(kPickedRows * 2, std::vector<bool>(static_cast<size_t>(end), false));
     std::vector<bool> put(static_cast<size_t>(end), false);
-    for (size_t r = 0; r < kRows * 2; ++r) {
+    for (size_t r = 0; r < kPickedRows * 2; ++r) {
       std::vector<int32_t> some = SomeOf(random_, blocks - 1, 2);
       some.push_back(static_cast<int32_t>(blocks - 1));
       for (const int32_t block : some) {
@@ -200,15 +201,15 @@ TEST_P(PickedAttention, ToBlocksIsThatOfTheirPositionsAndReadsNoOthers) {
       keys.push_back(key);
       values.push_back(value);
     }
-    const std::vector<float> queries = RandomFloats(random_, kRows * 6 * 16);
+    const std::vector<float> queries = RandomFloats(random_, kPickedRows * 6 * 16);
     std::vector<float> got(queries.size());
     std::vector<AttentionRow> rows;
-    for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t r = 0; r < kPickedRows; ++r) {
       rows.push_back({queries.data() + r * 96, got.data() + r * 96, cache.blocks(), {0, end}});
     }
     AttendBlocksPicked(context_, heads, cache.view(), size, rows,
-                       MatView<const int32_t>(picked.data(), kRows * 2, 3));
-    for (int64_t r = 0; r < kRows; ++r) {
+                       MatView<const int32_t>(picked.data(), kPickedRows * 2, 3));
+    for (int64_t r = 0; r < kPickedRows; ++r) {
       const auto first = seen.begin() + 2 * r;
       const std::vector<double> expected =
           PlainAttention(heads, keys, values, queries.data() + r * 96, {first, first + 2});
