@@ -15,6 +15,7 @@
 #include "base/status.h"
 #include "cluster/addresses.h"
 #include "cluster/local_cluster.h"
+#include "cluster/model_locator.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
 #include "compute/cpu_backend.h"
