@@ -184,6 +184,7 @@ absl::Status BuildNemotronH(GgufDraft& draft) {
   RETURN_IF_ERROR(draft.add_decoder());
   config["model_type"] = "nemotron_h";
   config["mlp_hidden_act"] = "relu2";
+  config["mamba_hidden_act"] = "silu";
   draft.permute_heads();
   ASSIGN_OR_RETURN(const auto experts, keys.optional_int(".expert_count", kAnyCount));
   ASSIGN_OR_RETURN(const auto latent, keys.optional_int(".moe_latent_size", kAnyCount));
