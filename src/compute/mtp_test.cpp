@@ -14,6 +14,7 @@
 
 #include "base/status.h"
 #include "compute/cpu_backend.h"
+#include "compute/row_ops.h"
 #include "compute/testing/session_experts.h"
 #include "convert/testing/checkpoints.h"
 #include "models/family.h"
@@ -58,13 +59,21 @@ class Runner {
     EXPECT_EQ(session_->embed(tokens, rows.view()), absl::OkStatus());
     return rows;
   }
+  /// With what the model's layers hand on behind each row.
   Rows forward(const std::vector<int32_t>& tokens) {
-    Rows rows = embed(tokens);
+    Rows rows(std::ssize(tokens), spec().row_width());
+    EXPECT_EQ(session_->embed(tokens, rows.view()), absl::OkStatus());
     StepSlice slice = slice_at(0, std::ssize(tokens));
     slice.state_to = states_;
     EXPECT_EQ(session_->forward({.slices = {&slice, 1}, .experts = experts_.get()}, rows.view()),
               absl::OkStatus());
     return rows;
+  }
+  /// What the head reads of the rows that leave the model.
+  Rows read_by_head(Rows rows) const {
+    Rows narrow(rows.view().rows, spec().width);
+    CopyRows(rows.view().cols_between(0, spec().width), narrow.view(), 0);
+    return narrow;
   }
   /// Rows [begin, end) of x, in place.
   void predict(const std::vector<int32_t>& next, int64_t begin, int64_t end, Rows& x) {
@@ -200,9 +209,10 @@ class MtpTest : public testing::TestWithParam<std::string> {
 TEST_P(MtpTest, TheHeadIsItsLayerOverTheProjectionOfEmbeddingAndHiddenRow) {
   const std::string folder = MtpCheckpoint(GetParam());
   Runner whole(folder, true);
-  Rows x = whole.forward(tokens_);
+  Rows rows_of_model = whole.forward(tokens_);
   Rows hidden(kRows, whole.spec().width);
-  ASSERT_EQ(whole.session().read_hidden(x.view(), hidden.view()), absl::OkStatus());
+  ASSERT_EQ(whole.session().read_hidden(rows_of_model.view(), hidden.view()), absl::OkStatus());
+  Rows x = whole.read_by_head(rows_of_model);
   TempFolder alone;
   MakeLayerAlone(folder, alone.path(), NamesOf(GetParam()), whole.embed(next_), hidden);
   whole.predict(next_, 0, kRows, x);
@@ -228,8 +238,9 @@ TEST_P(MtpTest, TheHeadIsItsLayerOverTheProjectionOfEmbeddingAndHiddenRow) {
 TEST_P(MtpTest, ChunksHaveTheBitsOfOneShotAndTheModelHasItsOwn) {
   Runner whole(MtpCheckpoint(GetParam()), true);
   Runner plain(MtpCheckpoint(GetParam()), false);
-  const Rows x = whole.forward(tokens_);
-  EXPECT_EQ(plain.forward(tokens_).values, x.values);
+  const Rows rows = whole.forward(tokens_);
+  EXPECT_EQ(plain.forward(tokens_).values, rows.values);
+  const Rows x = whole.read_by_head(rows);
   Rows once = x;
   whole.predict(next_, 0, kRows, once);
   Rows chunked = x;
@@ -237,7 +248,7 @@ TEST_P(MtpTest, ChunksHaveTheBitsOfOneShotAndTheModelHasItsOwn) {
   whole.predict(next_, 7, 8, chunked);
   whole.predict(next_, 8, kRows, chunked);
   EXPECT_EQ(chunked.values, once.values);
-  EXPECT_EQ(whole.forward(tokens_).values, x.values);  // Whatever the head has done.
+  EXPECT_EQ(whole.forward(tokens_).values, rows.values);  // Whatever the head has done.
 }
 
 TEST_P(MtpTest, ACheckpointWithoutTheTensorsHasNoHeadWhateverItsConfigSays) {

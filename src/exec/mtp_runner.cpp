@@ -88,7 +88,8 @@ absl::Status MtpRunner::forward(Arena& scratch, std::span<const Slice> slices, M
   for (size_t i = 0; i < slices.size(); ++i) {
     const Slice& one = slices[i];
     const int64_t count = rows_of(one);
-    CopyRows(x.rows_between(one.row, one.row + count), rows, at);
+    const MatView<const float> of_model = x.rows_between(one.row, one.row + count);
+    CopyRows(of_model.cols_between(0, options_.width), rows, at);  // Without what layers hand on behind it.
     for (int64_t r = 0; r < count; ++r) next[static_cast<size_t>(at + r)] = next_of(one, r);
     views[i] = {.row_begin = at,
                 .rows = count,
