@@ -466,6 +466,7 @@ bool PooledAttention::pick_of_rows(const ComputeContext& context, const MixerSte
         }
         scores.at(row, e) = score;
       }
+      if (cell + 1 < cells.end) context.pool->note_progress();
     }
   });
   std::atomic<bool> numbers = true;
