@@ -319,7 +319,7 @@ void PooledAttention::append(const ComputeContext& context, const MixerStep& ste
   const KvLayerView view = pooled_of(step);
   const int64_t half = extra_heads_ * heads_.head_dim;
   AppendToCache(context, view, step, rows.pooled.cols_between(half, 2 * half),
-                      rows.pooled.cols_between(0, half));
+                rows.pooled.cols_between(0, half));
   const std::span<int64_t> all = context.arena->allocate<int64_t>(rows.pooled.rows);
   size_t count = 0;
   for (int64_t t = 0; t < rows.pooled.rows; ++t) {
