@@ -25,9 +25,10 @@ absl::Status CheckLimits(const ModelConfig& config, const ModelSpec& spec) {
       return Unimplemented("{}: {} experts per token exceed {}, the most that the exact sum takes",
                            config.file(), moe->top_k, kFixedTermsMax);
     }
-    if (static_cast<int64_t>(moe->experts.size()) > kExpertsMax) {
+    // Of those that the router knows.
+    if (const int64_t experts = std::ssize(moe->experts) + moe->identities; experts > kExpertsMax) {
       return Unimplemented("{}: {} experts in a layer exceed {}, the most that are built", config.file(),
-                           moe->experts.size(), kExpertsMax);
+                           experts, kExpertsMax);
     }
   }
   if (static_cast<double>(spec.max_positions) > kTrigArgumentMax) {

@@ -27,6 +27,7 @@ TEST(LongcatFlash, RefusesWhatIsNotBuiltByName) {
   ExpectConfigRefused("longcat_flash", "attention_bias", "true", "attention_bias");
   ExpectConfigRefused("longcat_flash", "num_hidden_layers", "9", "num_hidden_layers");
   ExpectConfigRefused("longcat_flash", "head_dim", "64", "head_dim");
+  ExpectConfigRefused("longcat_flash", "zero_expert_num", "1012", "1025 experts in a layer exceed 1024");
 }
 
 TEST(LongcatFlash, TakesWhatTheHubsConfigLeavesOutFromTheReference) {
