@@ -745,6 +745,47 @@ TEST(Int8Cache, ANaNOrAnInfinitySpoilsItsHeadOrItsGroupOfValues) {
   }
 }
 
+// All codes and weights at their largest: of 127, scales are 1, queries and keys have codes 127, and of equal scores all
+// weights are 16256.
+std::vector<float> ExtremeAttention(const Kernels& kernels, int64_t group) {
+  constexpr int64_t kHeadDim = 80, kPositions = 64;
+  CacheStorage cache = MakeCache(2, 1, kHeadDim, DType::kI8);
+  const std::vector<BlockId> blocks = {BlockId{1}, BlockId{0}};
+  const std::vector<float> key(kHeadDim, 127.0f);
+  std::vector<float> value;
+  for (int64_t d = 0; d < kHeadDim; ++d) value.push_back(d % 2 == 0 ? 127.0f : -127.0f);
+  for (int64_t p = 0; p < kPositions; ++p) {
+    kernels.append_kv({.cache = cache.view,
+                       .block = blocks[static_cast<size_t>(p / kBlockPositions)],
+                       .position = p,
+                       .key = key.data(),
+                       .value = value.data(),
+                       .kv_heads = {0, 1}});
+  }
+  const std::vector<float> query(static_cast<size_t>(group * kHeadDim), 127.0f);
+  std::vector<float> out(query.size());
+  const AttentionRow row{query.data(), out.data(), blocks.data(), {0, kPositions}};
+  kernels.attention({.cache = cache.view,
+                     .group = group,
+                     .scale = 1.0f,
+                     .rows = &row,
+                     .row_range = {0, 1},
+                     .kv_heads = {0, 1}});
+  return out;
+}
+
+TEST(Int8Cache, ExtremeCodesDoNotOverflow) {
+  for (const int64_t group : {1, 2, 3, 4, 8, 9}) {
+    const std::vector<float> expected = ExtremeAttention(SelectKernels(Isa::kReference), group);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_NEAR(expected[i], i % 2 == 0 ? 127.0f : -127.0f, 1e-4f);
+    }
+    for (const Isa isa : SupportedIsas()) {
+      EXPECT_EQ(Bits(ExtremeAttention(SelectKernels(isa), group)), Bits(expected)) << IsaName(isa);
+    }
+  }
+}
+
 // Splits computed separately, then merged, give the bits of `attention`.
 void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels& merge) {
   size_t index = 0;
