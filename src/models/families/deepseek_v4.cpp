@@ -209,7 +209,9 @@ PooledAttentionSpec AttentionAt(const std::string& base, const DeepseekV4Sizes& 
   attention.q = LinearAt(base + ".wq_b", heads * sizes.head_dim, sizes.q_rank, false);
   attention.head_eps = sizes.usual.eps;
   attention.kv = LinearAt(base + ".wkv", sizes.head_dim, sizes.usual.width, false);
-  attention.kv_norm = NormAt(base + ".norm", sizes.head_dim, sizes.usual.eps);
+  attention.kv_norm = NormAt(base + ".kv_norm", sizes.head_dim, sizes.usual.eps);
+  // What transformers calls it when it saves the model under the names of the hub.
+  attention.kv_norm.weight.sources.push_back({.base = base + ".norm", .suffix = "weight", .written = false});
   attention.rope = sight == FarSight::kNone ? sizes.near_rope : sizes.far_rope;
   attention.window = sizes.window;
   attention.sinks = ValuesAt(base, "attn_sink", heads);

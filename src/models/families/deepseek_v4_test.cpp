@@ -56,6 +56,15 @@ TEST(DeepseekV4, TheFirstLayersChooseExpertsByTokens) {
   }
 }
 
+TEST(DeepseekV4, TheNormOfKeysHasTheHubsNameAndTheOneThatTransformersSaves) {
+  const ModelSpec spec = SpecWith("deepseek_v4", {});
+  const auto& sources = std::get<PooledAttentionSpec>(spec.layers[1].mixer).kv_norm.weight.sources;
+  ASSERT_EQ(sources.size(), 2u);
+  EXPECT_EQ(sources[0].name(), "layers.1.attn.kv_norm.weight");
+  EXPECT_EQ(sources[1].name(), "layers.1.attn.norm.weight");
+  EXPECT_FALSE(sources[1].written);
+}
+
 TEST(DeepseekV4, RowsAreAllStreams) {
   const ModelSpec spec = SpecWith("deepseek_v4", {});
   EXPECT_EQ(spec.row_width(), 4 * spec.width);
