@@ -309,6 +309,12 @@ const std::array<float, 256>& E4M3Table() {
   return table;
 }
 
+/// A scale of fp8 blocks: a float, or an exponent.
+float BlockScale(const BlockView& view, int64_t index) {
+  if (view.scales_dtype == DType::kF8E8M0) return E8M0ToF32(static_cast<uint8_t>(view.scales[index]));
+  return LoadFloatWeight(view.scales, view.scales_dtype, index);
+}
+
 /// A row of nvfp4, mxfp8 or fp8 blocks. Words hold their codes lowest first, which makes them a stream of
 /// nibbles or bytes.
 bool DecodeFloatElements(const BlockView& view, const BlockLaw& law, int64_t row, uint8_t* out) {
@@ -326,8 +332,7 @@ bool DecodeFloatElements(const BlockView& view, const BlockLaw& law, int64_t row
     } else if (view.type == BlockType::kMxfp8Words) {
       value = e4m3[codes[col]] * E8M0ToF32(scales[col / 32]);
     } else {
-      value =
-          e4m3[codes[col]] * LoadFloatWeight(view.scales, view.scales_dtype, scale_row + col / view.group);
+      value = e4m3[codes[col]] * BlockScale(view, scale_row + col / view.group);
     }
     held &= StoreScale(value, law.dtype, out + col * size);
   }

@@ -109,6 +109,7 @@ class Folder {
   absl::Status fold_fp8(const std::string& base);
   absl::Status fold_fp8_blocks(const TensorInfo& codes, const std::vector<int64_t>& block);
   absl::Status fold_int8(const std::string& base);
+  absl::Status fold_fp4(const TensorInfo& codes, const std::string& base);
   /// The scales of a matrix in rows: one for each, or one for all.
   absl::StatusOr<EncodingTensors> row_scales(const TensorInfo& codes);
   /// What says how activations are quantized, which here they are by themselves.
@@ -211,8 +212,8 @@ absl::StatusOr<EncodingTensors> Folder::row_scales(const TensorInfo& codes) {
       .scales = place(*scales), .group = codes.shape[1], .group_rows = count == 1 ? rows : 1};
 }
 
-/// DeepSeek: e4m3 and an f32 scale per block of weight_block_size, [ceil(N / 128), ceil(K / 128)]; compressed-tensors has
-/// its name for it, and bf16 scales. Without a block size, the scales of rows.
+/// DeepSeek: e4m3 and a scale per block of weight_block_size, [ceil(N / 128), ceil(K / 128)]. Without a block size, the
+/// scales of rows.
 absl::Status Folder::fold_fp8(const std::string& base) {
   const TensorInfo& codes = *find(base + ".weight");
   if (codes.shape.size() != 2 || IsEmpty(codes)) {
@@ -229,11 +230,16 @@ absl::Status Folder::fold_fp8(const std::string& base) {
   return absl::OkStatus();
 }
 
+/// DeepSeek-V3 calls the scales weight_scale_inv and has floats, DeepSeek-V4 scale, and exponents.
 absl::Status Folder::fold_fp8_blocks(const TensorInfo& codes, const std::vector<int64_t>& block) {
-  static constexpr DType kFloats[] = {DType::kF32, DType::kBF16, DType::kF16};
+  static constexpr DType kScales[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E8M0};
   const std::vector<int64_t> blocks = {(codes.shape[0] + block[0] - 1) / block[0],
                                        (codes.shape[1] + block[1] - 1) / block[1]};
-  ASSIGN_OR_RETURN(const TensorInfo* scales, part(codes, codes.name + "_scale_inv", kFloats, blocks));
+  const std::string usual = codes.name + "_scale_inv";
+  const std::string later =
+      codes.name.substr(0, codes.name.size() - std::string_view("weight").size()) + "scale";
+  const bool is_later = find(usual) == nullptr && find(later) != nullptr;
+  ASSIGN_OR_RETURN(const TensorInfo* scales, part(codes, is_later ? later : usual, kScales, blocks));
   make(codes.name, codes, BlockType::kFp8Blocks, codes.shape,
        {.scales = place(*scales), .group = block[1], .group_rows = block[0]});
   folded_.insert(scales->name);
@@ -243,12 +249,30 @@ absl::Status Folder::fold_fp8_blocks(const TensorInfo& codes, const std::vector<
 /// compressed-tensors, "int-quantized": w = s q with a scale per row or one for all.
 absl::Status Folder::fold_int8(const std::string& base) {
   const TensorInfo& codes = *find(base + ".weight");
+  if (const TensorInfo* beside = find(base + ".scale"); beside != nullptr && beside->dtype == DType::kF8E8M0)
+    return fold_fp4(codes, base);
   if (codes.shape.size() != 2 || IsEmpty(codes) || AffineGroupIn(codes.shape[1]) == 0) {
     return Unimplemented("{}: expected a matrix of int8 whose columns are a multiple of 32, found {}",
                          where(codes), DescribeTensor(codes));
   }
   ASSIGN_OR_RETURN(EncodingTensors parts, row_scales(codes));
   make(codes.name, codes, BlockType::kInt8Rows, codes.shape, std::move(parts));
+  return absl::OkStatus();
+}
+
+/// DeepSeek-V4's experts: `<base>.weight` i8 [N, K / 2], two e2m1 to a byte, the first in the low nibble, and
+/// `<base>.scale` e8m0 [N, K / 32].
+absl::Status Folder::fold_fp4(const TensorInfo& codes, const std::string& base) {
+  static constexpr DType kExponents[] = {DType::kF8E8M0};
+  if (codes.shape.size() != 2 || IsEmpty(codes) || codes.shape[1] % 16 != 0) {
+    return InvalidArgument("{}: expected bytes of two e2m1 each, [N, K / 2], K a multiple of 32, found {}",
+                           where(codes), DescribeTensor(codes));
+  }
+  const int64_t rows = codes.shape[0];
+  ASSIGN_OR_RETURN(const TensorInfo* scales,
+                   part(codes, base + ".scale", kExponents, {rows, codes.shape[1] / 16}));
+  make(codes.name, codes, BlockType::kMxfp4Words, {rows, 2 * codes.shape[1]}, {.scales = place(*scales)});
+  folded_.insert(scales->name);
   return absl::OkStatus();
 }
 
@@ -332,11 +356,12 @@ absl::StatusOr<int64_t> PackedBits(const ModelConfig& quantization) {
     ASSIGN_OR_RETURN(const auto weights, group->optional_object("weights"));
     if (!weights) continue;
     ASSIGN_OR_RETURN(const auto stated, weights->optional_int("num_bits"));
-    if (bits.value_or(stated.value_or(4)) != stated.value_or(4)) {
+    const int64_t own = stated.value_or(4);
+    if (bits.value_or(own) != own) {
       return Unimplemented("{}: expected the same number as of other groups, {}, found {}",
-                           weights->where("num_bits"), *bits, *stated);
+                           weights->where("num_bits"), *bits, own);
     }
-    bits = stated;
+    bits = own;
   }
   return bits.value_or(4);
 }

@@ -129,6 +129,32 @@ TEST(EncodedTensors, Fp8HasAScalePerBlockAndItsTinyNumbers) {
               ElementsAre(0x1p-9f, 448, -0x1p-6f * 2, -2.25f, 3, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6));
 }
 
+TEST(EncodedTensors, DeepseekV4HasExponentsForScalesAndTwoE2m1ToAByte) {
+  const std::vector<uint8_t> codes = {0x38, 0x40, 0xb9, 0x38, 0x01, 0x7e};  // 1, 2, -1.125; 1, 2^-9, 448
+  std::vector<uint8_t> nibbles(16);
+  for (size_t i = 0; i < 16; ++i) nibbles[i] = static_cast<uint8_t>(2 * i % 16 | (2 * i + 1) % 16 << 4);
+  const auto parts = [&](int64_t groups) {
+    return std::vector<Part>{{{"a.weight", DType::kF8E4M3, {2, 3}}, Bytes(codes)},
+                             {{"a.scale", DType::kF8E8M0, {1, 2}}, Bytes(std::vector<uint8_t>{128, 126})},
+                             {{"b.weight", DType::kI8, {1, 16}}, Bytes(nibbles)},
+                             {{"b.scale", DType::kF8E8M0, {1, groups}},
+                              Bytes(std::vector<uint8_t>(static_cast<size_t>(groups), 128))}};
+  };
+  constexpr char kConfig[] =
+      R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 2]}})";
+  const TemporaryFolder folder;
+  const auto checkpoint = Open(folder, kConfig, parts(1));
+  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  EXPECT_EQ((*checkpoint)->tensors().size(), 2u);
+  EXPECT_THAT(ValuesOf(**checkpoint, "a.weight"), ElementsAre(2, 4, -0.5625f, 2, 0x1p-8f, 224));
+  const std::vector<float> table = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  std::vector<float> expected = table;
+  expected.insert(expected.end(), table.begin(), table.end());
+  EXPECT_EQ(ValuesOf(**checkpoint, "b.weight"), expected);
+  const TemporaryFolder other;
+  EXPECT_THAT(Message(Open(other, kConfig, parts(2)).status()), HasSubstr("expected beside it 'b.scale'"));
+}
+
 constexpr int64_t kRows = 16;
 constexpr int64_t kCols = 64;
 
@@ -399,6 +425,10 @@ TEST(EncodedTensors, APartThatIsMissingOrOfAnotherShapeIsNamed) {
   EXPECT_THAT(error("{}", {empty}), HasSubstr("found u8 [0, "));
   const Part packed = {{"a.weight_packed", DType::kI32, {2, 4}}, std::string(32, '\0')};
   EXPECT_THAT(error("{}", {packed}), HasSubstr("shoal convert"));
+  EXPECT_THAT(error(R"({"quantization_config": {"format": "pack-quantized", "config_groups": {
+                        "a": {"weights": {"num_bits": 8}}, "b": {"weights": {}}}}})",
+                    {packed}),
+              HasSubstr("expected the same number as of other groups, 8, found 4"));
 }
 
 }  // namespace
