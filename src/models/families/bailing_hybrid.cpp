@@ -1,6 +1,5 @@
 // Ling 3: Kimi Delta Attention with bounded decays, and latent attention. Reference: transformers
 // models/bailing_hybrid/modeling_bailing_hybrid.py.
-#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,40 +17,15 @@
 namespace shoal::families {
 namespace {
 
-/// Of which of two kinds each layer is, by a list of words: whether it is of the first.
-absl::StatusOr<std::vector<bool>> ReadKinds(const ModelConfig& config, const char* key,
-                                            const std::array<std::string_view, 2>& words, int64_t layers) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> types, config.string_list(key));
-  if (std::ssize(types) != layers) {
-    return InvalidArgument("{}: expected one for each of {} layers, found {}", config.where(key), layers,
-                           types.size());
-  }
-  std::vector<bool> first;
-  for (const std::string& type : types) {
-    if (type != words[0] && type != words[1]) {
-      return Unimplemented("{}: expected \"{}\" or \"{}\", found \"{}\"", config.where(key), words[0],
-                           words[1], type);
-    }
-    first.push_back(type == words[0]);
-  }
-  return first;
-}
-
 /// Those of layer_types; without it the last of every layer_group_size layers.
 absl::StatusOr<std::vector<bool>> ReadLatentLayers(const ModelConfig& config, int64_t layers) {
   if (config.has("layer_types")) {
-    return ReadKinds(config, "layer_types", {"full_attention", "linear_attention"}, layers);
+    return ReadLayerKinds(config, "layer_types", {"full_attention", "linear_attention"}, layers);
   }
   ASSIGN_OR_RETURN(const int64_t group, config.required_int("layer_group_size"));
   std::vector<bool> attending;
   for (int64_t i = 0; i < layers; ++i) attending.push_back((i + 1) % group == 0);
   return attending;
-}
-
-/// Those of mlp_layer_types; without it all but the first.
-absl::StatusOr<std::vector<bool>> ReadExpertLayers(const ModelConfig& config, int64_t layers) {
-  if (config.has("mlp_layer_types")) return ReadKinds(config, "mlp_layer_types", {"sparse", "dense"}, layers);
-  return ReadLayersAfterDense(config, layers);
 }
 
 /// Ling 2.5 has another linear attention under the same model_type; its configs have none of these keys.
@@ -124,7 +98,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const GatedDeltaNetSpec kda, ReadBoundedKda(config, sizes));
   ASSIGN_OR_RETURN(const MakeMixer latent, ReadLatentAttention(config, sizes, LatentNames::kSplit));
   ASSIGN_OR_RETURN(const MoeSettings experts, ReadBailingExperts(config, sizes));
-  ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadExpertLayers(config, sizes.layers));
+  ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadMlpLayerTypes(config, sizes.layers));
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   const auto mixer = [&](int64_t layer, const std::string& base) -> MixerSpec {
     const std::string attention = base + ".self_attn";

@@ -1,8 +1,10 @@
 // MiniMax-M3, of which the text model runs. Reference: transformers
 // models/minimax_m3_vl/modeling_minimax_m3_vl.py.
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -30,28 +32,26 @@ DenseSpec Clamped(DenseSpec dense, float limit) {
   return dense;
 }
 
-/// Whether each layer has something: by `names`, a list that calls it `name`, or by `flags`, a list of 0 and 1. Without
-/// either, `usual`.
+/// Whether each layer has something: by `names`, a list of words, the first for those that have it, or by `flags`, a list
+/// of 0 and 1. Without either, `usual`.
 struct LayerList {
   const char* names;
-  const char* name;
+  std::array<std::string_view, 2> words;
   const char* flags;
   bool usual;
 };
 absl::StatusOr<std::vector<bool>> ReadLayerList(const ModelConfig& named, const ModelConfig& flagged,
                                                 const LayerList& list, int64_t layers) {
   ASSIGN_OR_RETURN(const std::vector<std::string> names, named.string_list(list.names));
+  if (!names.empty()) return ReadLayerKinds(named, list.names, list.words, layers);
   ASSIGN_OR_RETURN(const std::vector<int64_t> flags, flagged.int_list(list.flags, {0, 1}));
-  if (names.empty() && flags.empty()) return std::vector<bool>(static_cast<size_t>(layers), list.usual);
-  const auto found = names.empty() ? std::ssize(flags) : std::ssize(names);
-  if (found != layers) {
-    return InvalidArgument("{}: expected one for each of {} layers, found {}",
-                           names.empty() ? flagged.where(list.flags) : named.where(list.names), layers,
-                           found);
+  if (flags.empty()) return std::vector<bool>(static_cast<size_t>(layers), list.usual);
+  if (std::ssize(flags) != layers) {
+    return InvalidArgument("{}: expected one for each of {} layers, found {}", flagged.where(list.flags),
+                           layers, flags.size());
   }
   std::vector<bool> has;
-  for (const std::string& name : names) has.push_back(name == list.name);
-  for (size_t i = 0; names.empty() && i < flags.size(); ++i) has.push_back(flags[i] == 1);
+  for (const int64_t flag : flags) has.push_back(flag == 1);
   return has;
 }
 
@@ -95,7 +95,7 @@ absl::StatusOr<Sparse> ReadSparse(const ModelConfig& config, const DecoderSizes&
   }
   ASSIGN_OR_RETURN(sparse.layers, ReadLayerList(config, legacy,
                                                 {.names = "layer_types",
-                                                 .name = "minimax_m3_sparse",
+                                                 .words = {"minimax_m3_sparse", "full_attention"},
                                                  .flags = "sparse_attention_freq",
                                                  .usual = false},
                                                 sizes.layers));
@@ -166,11 +166,12 @@ absl::StatusOr<ModelSpec> TextSpec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("dense_intermediate_size"));
   ASSIGN_OR_RETURN(const double limit, config.required_number("swiglu_limit", {0.0, 1e6}));
   ASSIGN_OR_RETURN(const MoeSettings experts, ReadM3Experts(config, sizes));
-  ASSIGN_OR_RETURN(
-      const std::vector<bool> routed,
-      ReadLayerList(config, config,
-                    {.names = "mlp_layer_types", .name = "sparse", .flags = "moe_layer_freq", .usual = true},
-                    sizes.layers));
+  ASSIGN_OR_RETURN(const std::vector<bool> routed, ReadLayerList(config, config,
+                                                                 {.names = "mlp_layer_types",
+                                                                  .words = {"sparse", "dense"},
+                                                                  .flags = "moe_layer_freq",
+                                                                  .usual = true},
+                                                                 sizes.layers));
   const auto clamp = static_cast<float>(limit);
   const auto mixer = [&](int64_t layer, const std::string& base) {
     const std::string name = base + ".self_attn";

@@ -64,6 +64,7 @@ TEST(MinimaxM3, RefusesWhatIsNotBuiltByName) {
     ExpectConfigRefused("minimax_m3_vl", "text_config." + key, value, key);
   };
   refused("scoring_func", R"("softmax")");
+  refused("mlp_layer_types", R"(["dense", "sparse", "sparse", "sparse", "sparse", "sparse", "wide"])");
   refused("qk_norm_type", R"("per_layer")");
   refused("use_gemma_norm", "false");
   refused("use_routing_bias", "false");

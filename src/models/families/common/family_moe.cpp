@@ -112,16 +112,30 @@ absl::StatusOr<std::vector<bool>> ReadLayersAfterDense(const ModelConfig& config
   return sparse;
 }
 
-absl::StatusOr<std::vector<bool>> ReadMlpLayerTypes(const ModelConfig& config, int64_t layers) {
-  ASSIGN_OR_RETURN(const std::vector<std::string> types, config.string_list("mlp_layer_types"));
-  if (types.empty()) return ReadLayersAfterDense(config, layers);
+absl::StatusOr<std::vector<bool>> ReadLayerKinds(const ModelConfig& config, const char* key,
+                                                 const std::array<std::string_view, 2>& words,
+                                                 int64_t layers) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> types, config.string_list(key));
   if (std::ssize(types) != layers) {
-    return InvalidArgument("{}: expected one for each of {} layers, found {}",
-                           config.where("mlp_layer_types"), layers, types.size());
+    return InvalidArgument("{}: expected one for each of {} layers, found {}", config.where(key), layers,
+                           types.size());
   }
-  std::vector<bool> sparse;
-  for (const std::string& type : types) sparse.push_back(type == "sparse");
-  return sparse;
+  std::vector<bool> first;
+  for (const std::string& type : types) {
+    if (type != words[0] && type != words[1]) {
+      return Unimplemented("{}: expected \"{}\" or \"{}\", found \"{}\"", config.where(key), words[0],
+                           words[1], type);
+    }
+    first.push_back(type == words[0]);
+  }
+  return first;
+}
+
+absl::StatusOr<std::vector<bool>> ReadMlpLayerTypes(const ModelConfig& config, int64_t layers) {
+  constexpr char kKey[] = "mlp_layer_types";
+  ASSIGN_OR_RETURN(const std::vector<std::string> types, config.string_list(kKey));
+  if (types.empty()) return ReadLayersAfterDense(config, layers);
+  return ReadLayerKinds(config, kKey, {"sparse", "dense"}, layers);
 }
 
 absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ModelConfig& config, int64_t layers) {

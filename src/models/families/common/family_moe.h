@@ -1,6 +1,7 @@
 // Parts that families with experts share: reading how experts are configured, and naming their tensors.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -59,6 +60,11 @@ absl::Status RequireIfPresent(const ModelConfig& config, const char* key, std::s
 /// Which layers have experts: from first_k_dense_replace on, those whose number is divisible by
 /// moe_layer_freq (1 where absent).
 absl::StatusOr<std::vector<bool>> ReadLayersAfterDense(const ModelConfig& config, int64_t layers);
+
+/// Of which of two kinds each layer is, by the list `key` of their words: whether it is of the first.
+absl::StatusOr<std::vector<bool>> ReadLayerKinds(const ModelConfig& config, const char* key,
+                                                 const std::array<std::string_view, 2>& words,
+                                                 int64_t layers);
 
 /// Which layers have experts: those that mlp_layer_types calls "sparse", and where the config has no such list as
 /// ReadLayersAfterDense.
