@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I32": np.int32, "I64": np.int64, "U8": np.uint8,
-          "F8_E4M3": np.uint8}
+          "F8_E4M3": np.uint8, "F8_E8M0": np.uint8}
 
 
 def read(path):
@@ -126,6 +126,13 @@ def fp8_powers(w, block):
     signs = np.signbit(w)
     values = np.where(signs, -table[codes], table[codes]) * spread
     return {"weight": ("F8_E4M3", codes | (signs.astype(np.uint8) << 7)), "weight_scale_inv": ("F32", scales)}, values
+
+
+def fp8_exponents(w, block):
+    """fp8 as DeepSeek-V4 has it: the scales, powers of two, are stored as their exponents."""
+    tensors, values = fp8_powers(w, block)
+    exponents = np.log2(tensors["weight_scale_inv"][1]).astype(np.int32) + 127
+    return {"weight": tensors["weight"], "scale": ("F8_E8M0", exponents.astype(np.uint8))}, values
 
 
 def encode_model(source, encoded, exact, encode, config, chosen=lambda name: "_proj." in name):

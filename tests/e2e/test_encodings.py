@@ -26,6 +26,7 @@ CASES = {
     "packed-int4-128": (lambda w: encodings.packed_int4(w, 128), PACKED),
     "fp8": (lambda w: encodings.fp8(w, (128, 128)), {**FP8, "weight_block_size": [128, 128]}),
     "fp8-cut-blocks": (lambda w: encodings.fp8(w, (48, 96)), {**FP8, "weight_block_size": [48, 96]}),
+    "fp8-exponents": (lambda w: encodings.fp8_exponents(w, (128, 128)), {**FP8, "weight_block_size": [128, 128]}),
 }
 
 
