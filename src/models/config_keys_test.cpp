@@ -177,6 +177,19 @@ std::vector<std::string> AllFamilies() {
 INSTANTIATE_TEST_SUITE_P(Families, ConfigKeys, testing::ValuesIn(AllFamilies()),
                          [](const auto& tested) { return tested.param; });
 
+TEST(ConfigDefaults, ARopeThatTheReferenceMakesUpWholeIsNoThetaAlone) {
+  for (const char* name : {"apertus", "gpt_oss", "mimo_v2_flash"}) {
+    SCOPED_TRACE(name);
+    const auto family = FindFamily(name);
+    ASSERT_TRUE(family.ok());
+    Json config = Json::parse((*family)->tiny());
+    for (const char* key : {"rope_theta", "rope_scaling"}) config.erase(key);
+    const Outcome outcome = OutcomeOf(config);
+    EXPECT_FALSE(outcome.ok);
+    EXPECT_THAT(outcome.text, HasSubstr("'rope_theta'"));
+  }
+}
+
 TEST(ConfigDefaults, AnOldLlamaConfigHasTheReferencesThetaAndAsManyKeyHeadsAsHeads) {
   const auto llama = FindFamily("llama");
   ASSERT_TRUE(llama.ok());

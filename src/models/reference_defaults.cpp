@@ -20,10 +20,11 @@ struct Defaults {
   bool key_heads_are_heads;  ///< num_key_value_heads is num_attention_heads where absent.
 };
 
+// No theta where the reference gives a config without one a whole rope, with yarn or another of each kind of layer.
 // clang-format off
 constexpr Defaults kDefaultsOf[] = {
     {"afmoe", R"({"hidden_act": "silu", "max_position_embeddings": 16384, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
-    {"apertus", R"({"hidden_act": "xielu", "max_position_embeddings": 65536, "rms_norm_eps": 1e-05, "rope_theta": 12000000.0, "tie_word_embeddings": false})", true},
+    {"apertus", R"({"hidden_act": "xielu", "max_position_embeddings": 65536, "rms_norm_eps": 1e-05, "tie_word_embeddings": false})", true},
     {"cohere2", R"({"hidden_act": "silu", "max_position_embeddings": 8192, "layer_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": true})", true},
     {"deepseek_v2", R"({"hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
     {"deepseek_v3", R"({"hidden_act": "silu", "max_position_embeddings": 4096, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", false},
@@ -36,11 +37,11 @@ constexpr Defaults kDefaultsOf[] = {
     {"gemma2", R"({"max_position_embeddings": 8192, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": true})", false},
     {"gemma3_text", R"({"max_position_embeddings": 131072, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "tie_word_embeddings": true})", false},
     {"gemma3n_text", R"({"max_position_embeddings": 32768, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "tie_word_embeddings": true})", false},
-    {"gemma4_text", R"({"max_position_embeddings": 131072, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": true})", false},
+    {"gemma4_text", R"({"max_position_embeddings": 131072, "rms_norm_eps": 1e-06, "tie_word_embeddings": true})", false},
     {"glm4", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1.5625e-07, "rope_theta": 10000.0, "tie_word_embeddings": false})", false},
     {"glm4_moe", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": false})", false},
     {"glm4_moe_lite", R"({"hidden_act": "silu", "max_position_embeddings": 202752, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": false})", false},
-    {"gpt_oss", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 150000.0, "tie_word_embeddings": false})", false},
+    {"gpt_oss", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "tie_word_embeddings": false})", false},
     {"granite", R"({"hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
     {"granitemoe", R"({"hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
     {"granitemoehybrid", R"({"hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
@@ -52,11 +53,11 @@ constexpr Defaults kDefaultsOf[] = {
     {"llama", R"({"hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
     {"llama4_text", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 500000.0})", false},
     {"mamba2", R"({"hidden_act": "silu", "layer_norm_epsilon": 1e-05, "tie_word_embeddings": false})", false},
-    {"mimo_v2_flash", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "rope_theta": 10000.0, "tie_word_embeddings": false, "layernorm_epsilon": 1e-05})", false},
+    {"mimo_v2_flash", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "tie_word_embeddings": false, "layernorm_epsilon": 1e-05})", false},
     {"minimax_m2", R"({"hidden_act": "silu", "max_position_embeddings": 196608, "rms_norm_eps": 1e-06, "rope_theta": 5000000.0, "tie_word_embeddings": false})", false},
-    {"ministral3", R"({"hidden_act": "silu", "max_position_embeddings": 262144, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": false})", false},
+    {"ministral3", R"({"hidden_act": "silu", "max_position_embeddings": 262144, "rms_norm_eps": 1e-05, "tie_word_embeddings": false})", false},
     {"mistral", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", false},
-    {"mistral4", R"({"hidden_act": "silu", "max_position_embeddings": 1048576, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", false},
+    {"mistral4", R"({"hidden_act": "silu", "max_position_embeddings": 1048576, "rms_norm_eps": 1e-06, "tie_word_embeddings": false})", false},
     {"mixtral", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "tie_word_embeddings": false})", false},
     {"nanochat", R"({"hidden_act": "relu2", "max_position_embeddings": 2048, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
     {"nemotron_h", R"({"max_position_embeddings": 4096, "layer_norm_epsilon": 1e-05, "tie_word_embeddings": false})", false},
