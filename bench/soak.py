@@ -7,12 +7,13 @@ Idempotency-Key, which is asked again. What each is answered is noted first, by 
 cluster; every answer during the soak, and every part of one, must be the same. A client that was told 503, or whose
 connection broke while the coordinator was down, asks again; any other error is one.
 
-Faults come by a schedule that a seed decides, up to three workers at a time: a worker is killed and started again soon, or
-later; stopped (SIGSTOP) for up to 2 s, or for longer than it takes to count as lost; drained and taken in again; told to
-end, and started again; cut off by a network that swallows all that it sends and is sent (as root: a worker of its own lives
-in a network namespace), or all that it is sent (another one, behind a proxy). The coordinator is killed and started again. Worker 1 is never killed, so that what it holds can be looked at
-over the whole time; worker 8 is not named to the coordinator, but joins. At the end nothing runs, no block may be missing,
-and no process may hold more descriptors than at the begin. Only the standard library.
+Faults come by a schedule that a seed decides, up to three workers at a time: a worker is killed and started again soon,
+or later; stopped (SIGSTOP) for up to 2 s, or for longer than it takes to count as lost; drained and taken in again; told
+to end, and started again; cut off by a network that swallows all that it sends and is sent (as root: a worker of its own
+lives in a network namespace), or all that it is sent (another one, behind a proxy). The coordinator is killed and started
+again. Worker 1 is never killed, so that what it holds can be looked at over the whole time; worker 8 is not named to the
+coordinator, but joins. At the end nothing runs, no block may be missing, and no process may hold more descriptors than at
+the begin. Only the standard library.
 """
 import argparse
 import concurrent.futures
@@ -162,7 +163,7 @@ def read_stream(reply, seen, leave_after):
 
 def begins(seen, expected):
     """Whether all that was seen is the begin of what is expected."""
-    return all(expected[index][0].startswith(one[0]) for index, one in seen.items())
+    return all(index in expected and expected[index][0].startswith(one[0]) for index, one in seen.items())
 
 
 def undisturbed(flags, logs):
@@ -293,11 +294,14 @@ class Faults:
         self.broken = []            # What went wrong with the soak itself.
         # The system ends a process with the thread that started it (PR_SET_PDEATHSIG): this one lives as long as we do.
         self.starter = concurrent.futures.ThreadPoolExecutor(1)
+        self.starting = threading.Lock()
+        self.over = threading.Event()
 
     def run(self, begin):
         running = []
         for fault in self.planned:
-            time.sleep(max(0.0, begin + fault.at_s - time.monotonic()))
+            if self.over.wait(max(0.0, begin + fault.at_s - time.monotonic())):
+                break
             with self.lock:
                 if fault.worker in self.busy or (fault.worker is not None and len(self.busy - {None}) >= AT_ONCE):
                     self.left_out += 1
@@ -324,7 +328,14 @@ class Faults:
                 self.busy.discard(fault.worker)
 
     def start(self, process):
-        self.starter.submit(process.start).result()
+        with self.starting:
+            if not self.over.is_set():
+                self.starter.submit(process.start).result()
+
+    def end(self):
+        """Nothing is started from now on: who calls it is about to end all processes."""
+        with self.starting:
+            self.over.set()
 
     def any_since(self, when):
         """Whether a fault has begun since, or is still there."""
@@ -518,17 +529,21 @@ def row(sample, load, faults):
             f"{of(f'worker-{NEVER_KILLED + 1}')} | {most} |")
 
 
-def soak(flags, logs, hole=None, out=sys.stdout):
-    """Runs it, with a table to `out`. Returns what `--json` writes; its "problems" are what should not be."""
+def soak(flags, logs, hole=None, out=None):
+    """Runs it, with a table to `out` (None: where print() does). Returns what `--json` writes; its "problems" are what should not be."""
     logs.mkdir(parents=True, exist_ok=True)
     began_at = commit()  # The checkout may be another when it ends.
+    print(f"seed {flags.seed}, {flags.seconds:.0f} s, {flags.clients} clients, commit {began_at}", file=out, flush=True)
     asked = undisturbed(flags, logs)
     cluster, half_hole = make_cluster(flags, logs, hole)
-    with contextlib.closing(half_hole), cluster:
+    with contextlib.closing(half_hole), cluster, contextlib.ExitStack() as running:
         if not wait_until(lambda: any(node["name"] == f"worker-{WORKERS}" for node in cluster.status()["nodes"]), 60):
             raise ClusterError(f"worker-{WORKERS} has not joined:\n{cluster.workers[JOINS].log_tail()}")
         faults = Faults(cluster, (hole, half_hole), flags)
         load = Load(cluster.port, asked, faults, flags)
+        # Also where the soak itself fails: threads would start again what is being ended.
+        running.callback(load.over.set)
+        running.callback(faults.end)
         for question in asked:  # Undisturbed here, too, and all that is allocated once is.
             load.until_answered(question, None)
         before = {process.name: descriptors(process) for process in cluster.processes}
@@ -557,7 +572,7 @@ def soak(flags, logs, hole=None, out=sys.stdout):
             "lives": {process.name: [[*life[0], *life[-1]] for life in sizes.lives(process.name)] for process in cluster.processes}}
 
 
-def print_summary(report, out=sys.stdout):
+def print_summary(report, out=None):
     again = sum(report["asked_again"].values())
     print(f"\n{report['answers']} answers, {report['changed']} changed, {report['errors']} errors, {report['blocks_leaked']} blocks "
           f"leaked; {report['of_each'].get('left', 0)} were left in the middle; {again} asked again; the longest took "
@@ -597,7 +612,7 @@ def parse(arguments=None):
 
 def main():
     flags = parse()
-    print(f"{flags.model.name}; {machine()}, a thread a process; commit {commit()}; {flags.clients} clients, seed {flags.seed}\n")
+    print(f"{flags.model.name}; {machine()}, a thread a process")
     logs = flags.logs or Path(tempfile.mkdtemp())
     with contextlib.ExitStack() as stack:
         hole = None
