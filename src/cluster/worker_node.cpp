@@ -179,8 +179,9 @@ absl::StatusOr<const WorkerNode::Held*> WorkerNode::ready_for(const OpenOrder& o
 
 absl::StatusOr<std::unique_ptr<Transport>> WorkerNode::transport_for(const OpenOrder& order,
                                                                      const HostedNode& node) {
-  if (auto dialled = dialled_.extract(node.model_hash);
-      !dialled.empty() && dialled.mapped().session == order.session) {
+  if (auto dialled = dialled_.extract(node.model_hash); !dialled.empty() &&
+                                                        dialled.mapped().session == order.session &&
+                                                        dialled.mapped().transport != nullptr) {
     return std::move(dialled.mapped().transport);
   }
   auto transport =
@@ -198,12 +199,19 @@ absl::Status WorkerNode::dial(const OpenOrder& order) {
   ASSIGN_OR_RETURN(const Held* const held, ready_for(order, shard));
   const HostedNode node = hosted(held->model.facts.hash);
   ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport, transport_for(order, node));
+  dialled_.insert_or_assign(node.model_hash, Dialled{order.session, nullptr});
   // A peer may have to be waited for: other calls need not wait with this one.
   work.unlock();
   RETURN_IF_ERROR(named(transport->connect(Deadline::after_ms(kLinksAheadMs))));
   if (!work.try_lock_until(last)) return busy();
   RETURN_IF_ERROR(ready_for(order, shard).status());
-  dialled_.insert_or_assign(node.model_hash, Dialled{order.session, std::move(transport)});
+  const auto dialled = dialled_.find(node.model_hash);
+  if (dialled == dialled_.end() || dialled->second.session != order.session) {
+    return Unavailable(
+        "worker '{}': session {:016x} was closed while its links were opened, or another was asked for",
+        options_.name, order.session);
+  }
+  dialled->second.transport = std::move(transport);
   return absl::OkStatus();
 }
 

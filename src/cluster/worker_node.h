@@ -190,7 +190,7 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   std::string beside_of_;  ///< The hash of its model. With work_ held.
   struct Dialled {
     uint64_t session = 0;
-    std::unique_ptr<Transport> transport;
+    std::unique_ptr<Transport> transport;  ///< nullptr while its links are being opened, or could not be.
   };
   std::map<std::string, Dialled> dialled_;  ///< For the next session of each model, by hash. With work_ held.
 };
