@@ -69,9 +69,10 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
 }  // namespace
 
 void ComputeFlags::add_machine_flags(Flags app) {
-  app.add_option("--isa", isa,
-                 "Instruction set of the kernels: reference, avx2, avx-vnni, avx512, amx; on ARM reference, neon, "
-                 "neon-dotprod, neon-i8mm (default: the fastest here)")
+  app.add_option(
+         "--isa", isa,
+         "Instruction set of the kernels: reference, avx2, avx-vnni, avx512, amx; on ARM reference, neon, "
+         "neon-dotprod, neon-i8mm (default: the fastest here)")
       .envname("SHOAL_ISA");
   app.add_option("--threads", threads, "Threads per node (default: one per core, or per CPU of --cpus)")
       .range(1, 1024);
