@@ -163,7 +163,8 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
                rows.begin);
     }
     // Nothing is picked or to be added yet.
-    if (whole && !altup_begin_ && !hyper_ && row_width_ > width_) FillRows(x.cols_between(width_, row_width_), 0, rows);
+    if (whole && !altup_begin_ && !hyper_ && row_width_ > width_)
+      FillRows(x.cols_between(width_, row_width_), 0, rows);
     if (!AllFinite(embedded, rows)) finite.store(false, std::memory_order_relaxed);
   });
   for (int64_t t = 0; !finite && t < x.rows; ++t) {

@@ -278,7 +278,8 @@ void RegisterAll() {
     const std::string name(IsaName(isa));
     if (isa == Isa::kReference) continue;
 #if defined(__x86_64__)
-    benchmark::RegisterBenchmark((name + "/fma_peak").c_str(), isa <= Isa::kAvxVnni ? FmaPeak<32> : FmaPeak<64>);
+    benchmark::RegisterBenchmark((name + "/fma_peak").c_str(),
+                                 isa <= Isa::kAvxVnni ? FmaPeak<32> : FmaPeak<64>);
 #endif
     for (const int bits : {2, 3, 4, 5, 6, 8}) {
       for (const int64_t tokens : {1, 2, 3, 4, 16, 64, 512}) {
