@@ -143,7 +143,7 @@ TEST_P(ExpertMemory, FewExpertsInMemoryGiveTheBitsOfAll) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, ExpertMemory, testing::ValuesIn(FamiliesWithExperts()),
+INSTANTIATE_TEST_SUITE_P(Families, ExpertMemory, testing::ValuesIn(FamiliesPerExperts()),
                          [](const auto& name) { return name.param; });
 
 TEST(ExpertMemoryOfABackend, WhatFitsIsHeldAsEver) {

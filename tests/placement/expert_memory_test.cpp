@@ -103,7 +103,7 @@ TEST_P(ExpertMemoryPlacement, FewExpertsInMemoryGiveTheBitsOfAll) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, ExpertMemoryPlacement, testing::ValuesIn(FamiliesWithExperts()),
+INSTANTIATE_TEST_SUITE_P(Families, ExpertMemoryPlacement, testing::ValuesIn(FamiliesPerExperts()),
                          [](const auto& name) { return name.param; });
 
 }  // namespace

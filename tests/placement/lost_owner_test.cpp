@@ -83,7 +83,7 @@ TEST_P(LostOwner, ChangesNoBitWheneverItIsLost) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, LostOwner, testing::ValuesIn(FamiliesWithExperts()),
+INSTANTIATE_TEST_SUITE_P(Families, LostOwner, testing::ValuesIn(FamiliesPerExperts()),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

@@ -51,10 +51,10 @@ inline std::ostream& operator<<(std::ostream& out, const CachedFamily& cached) {
   return out << cached.name();
 }
 
-/// Every family with f16, and one of each kind of attention with int8.
+/// Each kind of cache with f16, and one of each kind of attention with int8.
 inline std::vector<CachedFamily> CachedFamilies() {
   std::vector<CachedFamily> all;
-  for (const std::string& family : FamiliesToSweep()) all.push_back({family});
+  for (const std::string& family : FamiliesPerCache()) all.push_back({family});
   for (const std::string& family : FamiliesPerAttention()) all.push_back({family, Plan::KvDtype::kQ8});
   return all;
 }

@@ -122,7 +122,18 @@ std::vector<std::string> FamiliesPerAttention() {
   return {"qwen3", "gemma3_text", "gpt_oss", "gemma2", "llama4", "deepseek_v3", "qwen3_next"};
 }
 
-std::vector<std::string> FamiliesWithExperts() {
+std::vector<std::string> FamiliesPerCache() {
+  if (SweepsAllFamilies()) return FamiliesToSweep();
+  return {"qwen3_moe",   "gemma3_text", "gpt_oss",       "gemma4_text", "gemma3n",     "llama4",
+          "phi3",        "deepseek_v3", "longcat_flash", "deepseek_v4", "glm_moe_dsa", "minimax_m3_vl",
+          "qwen3_5_moe", "kimi_linear", "lfm2_moe",      "nemotron_h",  "falcon_h1",   "jamba"};
+}
+
+std::vector<std::string> FamiliesPerExperts() {
+  if (!SweepsAllFamilies()) {
+    return {"qwen3_moe",  "qwen2_moe",  "deepseek_v3",      "gpt_oss",       "gemma4_text", "llama4",
+            "nemotron_h", "granitemoe", "granitemoehybrid", "longcat_flash", "deepseek_v4", "minimax_m3_vl"};
+  }
   std::vector<std::string> names = FamiliesToSweep();
   std::erase_if(names, [](const std::string& name) {
     const Family& family = **FindFamily(name);

@@ -34,8 +34,14 @@ std::vector<std::string> FamiliesToSweep();
 /// recurrent layers in between.
 std::vector<std::string> FamiliesPerAttention();
 
-/// Those of them whose tiny config has routed experts.
-std::vector<std::string> FamiliesWithExperts();
+/// One for each kind of what layers cache: keys and values, also of windows, chunks and long rope, latents, keys of an
+/// indexer, pooled entries, states of each mixer, and both; or FamiliesToSweep() where all are swept. For tests of what
+/// caches do, which do not look at the rest of a layer.
+std::vector<std::string> FamiliesPerCache();
+
+/// One for each kind of routed experts: plain, grouped, with biases, with factors of inputs, without gates, fused, beside
+/// an MLP, with identities, chosen by token; or all of FamiliesToSweep() that have some where all are swept.
+std::vector<std::string> FamiliesPerExperts();
 
 /// The families that are like another and not swept.
 std::vector<std::string> RenamedFamilies();
