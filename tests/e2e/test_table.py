@@ -19,7 +19,7 @@ def result(what, tokens_per_s, *, batch=1, prompt=32, context=32, groups=1, exch
 
 def report(*results, reads=(("1", 10.0),)):
     return {"machine": {}, "results": list(results),
-            "bounds": {"read_gbs": dict(reads), "vnni_gops": {key: 100.0 for key, _ in reads}, "scaled_gops": {"1": 84.0}, "amx_gops": {},
+            "bounds": {"read_gbs": dict(reads), "vnni_gops": {key: 100.0 for key, _ in reads}, "scaled_gops": {"1": 84.0}, "wide_gops": {"1": 61.0}, "amx_gops": {},
                        "fma_gflops": {key: 25.0 for key, _ in reads}, "vnni_how": "vpdpbusd on 512 bits"},
             "model": {"name": "m", "weight_bytes": 1_000_000_000, "kv_bytes": 100_000_000, "load_s": 0.5, "load_user_s": 0.4,
                       "load_system_s": 0.3,
@@ -124,6 +124,7 @@ def test_rows_name_machine_shape_threads_and_spread():
     assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 10.0 (10.0-10.0) | 760 % of read | 760 % (all read) |  |" in text
     assert "| reads, GB/s | 10.0 (9.0-10.0) | 200.0 (200.0-200.0) |" in text
     assert "| 8-bit with scales, Gop/s | 84 (84-84) | " in text
+    assert "| 8-bit weights with scales, Gop/s | 61 (61-61) | " in text
     assert "tiles" not in text  # no process had AMX
     assert "load 0.5 at the start; kernels: avx512" in text
 
