@@ -139,7 +139,7 @@ struct Subject {
 std::vector<Subject> Subjects() {
   static const std::set<std::string_view> kPairwise = {"llama", "qwen3", "qwen3_moe"};
   std::vector<Subject> all;
-  for (const std::string& type : FamiliesToSweep()) {
+  for (const std::string& type : FamiliesOfEachKind()) {
     const bool pairwise = kPairwise.contains(type);
     if (pairwise || SweepsAllFamilies()) all.push_back({type + "_tiny_bf16", "", type, std::nullopt});
     all.push_back({type + "_tiny_4bit", "", type, AffineFormat{4, 64}, pairwise});
@@ -157,8 +157,8 @@ std::vector<Subject> Subjects() {
   return all;
 }
 
-/// Families that are like one of Subjects(), in one format, and those of Subjects() in the format that is not there:
-/// `./dev check families` has both everywhere.
+/// Families that are like another, in one format, and what else is not in Subjects() in both: `./dev check families` has
+/// both everywhere.
 std::vector<Subject> SubjectsOfFewWays() {
   std::vector<Subject> all;
   for (const std::string& type : RenamedFamilies()) {
@@ -167,8 +167,10 @@ std::vector<Subject> SubjectsOfFewWays() {
   std::set<std::string> there;
   for (const Subject& subject : Subjects()) there.insert(subject.name);
   for (const std::string& type : FamiliesToSweep()) {
-    const std::string name = type + "_tiny_bf16";
-    if (!there.contains(name)) all.push_back({name, "", type, std::nullopt});
+    for (const auto& format : {std::optional<AffineFormat>(), std::optional(AffineFormat{4, 64})}) {
+      const std::string name = type + (format ? "_tiny_4bit" : "_tiny_bf16");
+      if (!there.contains(name)) all.push_back({name, "", type, format});
+    }
   }
   return all;
 }

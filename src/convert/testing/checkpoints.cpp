@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 
 #include "base/check.h"
 #include "base/random.h"
@@ -141,6 +142,15 @@ std::vector<std::string> FamiliesPerExperts() {
     return std::ranges::none_of(spec.layers, [](const LayerSpec& layer) { return MoeOf(layer) != nullptr; });
   });
   return names;
+}
+
+std::vector<std::string> FamiliesOfEachKind() {
+  if (SweepsAllFamilies()) return FamiliesToSweep();
+  std::set<std::string> names = {"llama"};
+  for (const auto& kind : {FamiliesPerAttention(), FamiliesPerCache(), FamiliesPerExperts()}) {
+    names.insert(kind.begin(), kind.end());
+  }
+  return {names.begin(), names.end()};
 }
 
 std::vector<std::string> RenamedFamilies() {

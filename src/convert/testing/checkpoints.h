@@ -43,6 +43,10 @@ std::vector<std::string> FamiliesPerCache();
 /// an MLP, with identities, chosen by token; or all of FamiliesToSweep() that have some where all are swept.
 std::vector<std::string> FamiliesPerExperts();
 
+/// All families of the three lists above, by name; or FamiliesToSweep() where all are swept. What others compute is made of
+/// the same parts.
+std::vector<std::string> FamiliesOfEachKind();
+
 /// The families that are like another and not swept.
 std::vector<std::string> RenamedFamilies();
 
