@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "compute/blocks/pick_top.h"
 #include "compute/row_ops.h"
 #include "compute/step_profile.h"
 #include "kv/kv_cache.h"
@@ -419,7 +420,7 @@ absl::StatusOr<std::span<PooledAttention::Entries>> PooledAttention::pick(const 
     most = std::max(most, entries[t].count);
   }
   if (!indexer_ || most <= indexer_->top) return entries;
-  const int64_t at_once = std::max<int64_t>(1, kHeldBytes / (8 * most));
+  const int64_t at_once = std::max<int64_t>(1, kHeldBytes / (static_cast<int64_t>(sizeof(float)) * most));
   for (int64_t begin = 0; begin < tokens; begin += at_once) {
     if (!pick_of_rows(context, step, rows, {begin, std::min(tokens, begin + at_once)}, entries)) {
       return OutOfRange("a score of an indexer is not a number (NaN)");
@@ -439,7 +440,6 @@ bool PooledAttention::pick_of_rows(const ComputeContext& context, const MixerSte
   const MatView<int32_t> picked = arena.allocate_rows<int32_t>(part.size(), indexer_->top);
   const ArenaScope scope(arena);
   const MatView<float> scores = arena.allocate_rows<float>(part.size(), most);
-  const MatView<int32_t> ids = arena.allocate_rows<int32_t>(part.size(), most);
   const KvLayerView view = pooled_of(step);
   const int64_t ratio = pool_->ratio;
   const int64_t dim = indexer_->dim;
@@ -474,23 +474,12 @@ bool PooledAttention::pick_of_rows(const ComputeContext& context, const MixerSte
     for (int64_t row = some.begin; row < some.end; ++row) {
       Entries& own = entries[static_cast<size_t>(part.begin + row)];
       if (own.count <= indexer_->top) continue;
-      const float* const score = scores.row(row);
-      int32_t* const id = ids.row(row);
-      bool bad = false;
-      for (int64_t e = 0; e < own.count; ++e) {
-        id[e] = static_cast<int32_t>(e);
-        bad = bad || std::isnan(score[e]);
-      }
-      if (bad) {
+      const std::span<int32_t> top(picked.row(row), static_cast<size_t>(indexer_->top));
+      if (PickTop({scores.row(row), static_cast<size_t>(own.count)}, top)) {
+        own = {.picked = top.data(), .count = indexer_->top};
+      } else {
         numbers.store(false, std::memory_order_relaxed);
-        continue;
       }
-      std::nth_element(id, id + indexer_->top, id + own.count, [score](int32_t a, int32_t b) {
-        return score[a] != score[b] ? score[a] > score[b] : a < b;
-      });
-      std::sort(id, id + indexer_->top);
-      std::copy_n(id, indexer_->top, picked.row(row));
-      own = {.picked = picked.row(row), .count = indexer_->top};
     }
   });
   return numbers;
