@@ -53,4 +53,17 @@ void StateConvolution::run(const Kernels& kernels, const Span& span, Range cols)
   }
 }
 
+void StateConvolution::run_spans(const Kernels& kernels, const MixerStep& step, MatView<const float> x,
+                                 MatView<float> out, Range cols) const {
+  for (const StateSpan& span : step.states) {
+    const int64_t end = span.row_begin + span.rows;
+    run(kernels,
+        {.x = x.rows_between(span.row_begin, end),
+         .out = out.rows_between(span.row_begin, end),
+         .from = span.from == kNoState ? nullptr : step.cache.state(step.layer, span.from),
+         .to = step.cache.state(step.layer, span.to)},
+        cols);
+  }
+}
+
 }  // namespace shoal

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "compute/blocks/mixer_step.h"
 #include "kernels/kernels.h"
 #include "loading/weight_loader.h"
 #include "models/weights.h"
@@ -41,6 +42,9 @@ class StateConvolution {
   };
   /// out = the convolution of x, and the rows that the next span will see to `to`; of channels `cols` alone.
   void run(const Kernels& kernels, const Span& span, Range cols) const;
+  /// The same of all rows [T, channels] of a step, span by span, from and to the layer's states.
+  void run_spans(const Kernels& kernels, const MixerStep& step, MatView<const float> x, MatView<float> out,
+                 Range cols) const;
 
  private:
   int64_t channels_ = 0, before_rows_ = 0;

@@ -82,17 +82,8 @@ absl::Status Mamba1::forward(const ComputeContext& context, LinearInput& input, 
 /// Channels are independent; spans of a sequence are not.
 void Mamba1::convolve(const ComputeContext& context, const MixerStep& step, const Rows& rows) const {
   const int64_t channels = conv_.channels();
-  context.for_ranges(channels, rows.x.rows * channels * (conv_.before_rows() + 1), [&](Range cols) {
-    for (const StateSpan& span : step.states) {
-      const int64_t end = span.row_begin + span.rows;
-      conv_.run(*context.kernels,
-                {.x = rows.x.rows_between(span.row_begin, end),
-                 .out = rows.mixed.rows_between(span.row_begin, end),
-                 .from = span.from == kNoState ? nullptr : step.cache.state(step.layer, span.from),
-                 .to = step.cache.state(step.layer, span.to)},
-                cols);
-    }
-  });
+  context.for_ranges(channels, rows.x.rows * channels * (conv_.before_rows() + 1),
+                     [&](Range cols) { conv_.run_spans(*context.kernels, step, rows.x, rows.mixed, cols); });
 }
 
 absl::Status Mamba1::make_inputs(const ComputeContext& context, const Rows& rows) const {

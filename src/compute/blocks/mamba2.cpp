@@ -82,15 +82,7 @@ absl::Status Mamba2::forward(const ComputeContext& context, LinearInput& input, 
   timer.next(StepPhase::kAttention);
   // Channels are independent, and then heads are; spans of a sequence are not.
   context.for_ranges(channels, tokens * channels * (conv_.before_rows() + 1), [&](Range cols) {
-    for (const StateSpan& span : step.states) {
-      const int64_t end = span.row_begin + span.rows;
-      conv_.run(*context.kernels,
-                {.x = rows.xbc.rows_between(span.row_begin, end),
-                 .out = rows.mixed.rows_between(span.row_begin, end),
-                 .from = span.from == kNoState ? nullptr : step.cache.state(step.layer, span.from),
-                 .to = step.cache.state(step.layer, span.to)},
-                cols);
-    }
+    conv_.run_spans(*context.kernels, step, rows.xbc, rows.mixed, cols);
   });
   context.for_ranges(heads_, 3 * tokens * inner * state_dim_, [&](Range heads) {
     for (int64_t head = heads.begin; head < heads.end; ++head) {

@@ -36,15 +36,7 @@ absl::Status ShortConv::forward(const ComputeContext& context, LinearInput& inpu
   context.for_ranges(channels, tokens * channels * (conv_.before_rows() + 3), [&](Range cols) {
     const Range all = input.all_rows();
     MultiplyRows(in.cols_between(cols.begin, cols.end), x.cols_between(cols.begin, cols.end), all);
-    for (const StateSpan& span : step.states) {
-      const int64_t end = span.row_begin + span.rows;
-      conv_.run(*context.kernels,
-                {.x = x.rows_between(span.row_begin, end),
-                 .out = out.rows_between(span.row_begin, end),
-                 .from = span.from == kNoState ? nullptr : step.cache.state(step.layer, span.from),
-                 .to = step.cache.state(step.layer, span.to)},
-                cols);
-    }
+    conv_.run_spans(*context.kernels, step, x, out, cols);
     MultiplyRows(in.cols_between(channels + cols.begin, channels + cols.end),
                  out.cols_between(cols.begin, cols.end), all);
   });
