@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "base/check.h"
 #include "compute/row_ops.h"
 #include "kv/kv_cache.h"
 #include "numeric/transcendental.h"
@@ -66,6 +67,29 @@ KvLayerView AttentionHeads::cache_of(const MixerStep& step) const {
           .kv_heads = kv_heads,
           .head_dim = head_dim,
           .dtype = step.cache.dtype()};
+}
+
+void AttentionHeads::attend_to_copies(const ComputeContext& context, DType dtype, int64_t blocks,
+                                      absl::FunctionRef<void(int64_t, const BlockOfCopies&)> fill,
+                                      std::span<const AttentionRow> rows) const {
+  SHOAL_CHECK(kv_heads == 1 && dtype != DType::kI8);
+  const ArenaScope scope(*context.arena);
+  const int64_t half = KvBlockBytes(1, head_dim, dtype);
+  std::byte* const memory = context.arena->allocate_bytes(blocks * 2 * half);
+  context.for_rows(blocks, kBlockPositions * head_dim, [&](Range part) {
+    for (int64_t b = part.begin; b < part.end; ++b) {
+      std::byte* const keys = memory + b * 2 * half;
+      fill(b, {.keys = keys, .values = keys + half, .element_bytes = DTypeBytes(dtype)});
+    }
+  });
+  attend(context,
+         {.keys = memory,
+          .values = memory + half,
+          .block_stride = 2 * half,
+          .kv_heads = 1,
+          .head_dim = head_dim,
+          .dtype = dtype},
+         rows);
 }
 
 void AttentionHeads::attend(const ComputeContext& context, const KvLayerView& cache,

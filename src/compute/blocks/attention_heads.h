@@ -1,10 +1,12 @@
 // What every attention does with the cache: append, and attend on all threads.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "compute/blocks/attention_cuts.h"
 #include "compute/blocks/mixer_step.h"
 #include "compute/compute_context.h"
@@ -27,6 +29,13 @@ void ApplyTemperature(const QueryTemperature& temperature, std::span<const int64
 /// [T * heads, 1].
 void ApplyHeadGates(const ComputeContext& context, MatView<const float> gates, MatView<float> heads);
 
+/// Keys and values of one block of a cache with one head, as elements of so many bytes, which are not looked at.
+struct BlockOfCopies {
+  std::byte* keys;
+  std::byte* values;
+  int64_t element_bytes;  ///< 2 or 4.
+};
+
 /// The heads of an attention, and how they attend.
 struct AttentionHeads {
   int heads = 0;
@@ -42,6 +51,12 @@ struct AttentionHeads {
   /// Every row's `out` from its query and the cache; on all threads.
   void attend(const ComputeContext& context, const KvLayerView& cache,
               std::span<const AttentionRow> rows) const;
+
+  /// The same from a cache of so many blocks, with one head, that holds copies alone: fill(b, copies) makes block b, on any
+  /// thread. The rows' blocks are of that cache. dtype: F32, F16 or BF16.
+  void attend_to_copies(const ComputeContext& context, DType dtype, int64_t blocks,
+                        absl::FunctionRef<void(int64_t, const BlockOfCopies&)> fill,
+                        std::span<const AttentionRow> rows) const;
 
  private:
   /// The cells between two cuts: whole rows into their `out`, parts of a row into `partials` of its cut.

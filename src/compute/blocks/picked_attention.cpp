@@ -15,22 +15,21 @@ constexpr int64_t kCopiedBytes = int64_t{32} << 20;
 /// Partial results that are held at once, in floats: of a row at least.
 constexpr int64_t kPartialFloats = int64_t{4} << 20;
 
-/// Positions [begin, begin + count) of a row's picks, and the block that they are copied to.
+/// Positions [begin, begin + count) of a row's picks, which a block of copies has.
 struct CopiedBlock {
   const AttentionRow* row;
   const int32_t* picked;
   int64_t count;
-  BlockId to;
 };
 
 /// Elements of 2 or 4 bytes, which are not looked at.
 template <typename Element>
 void CopyBlock(const KvLayerView& from, const LatentRows& layout, const CopiedBlock& block,
-               const KvLayerView& to) {
+               const BlockOfCopies& to) {
   const int64_t dim = from.head_dim;
   const Element* values[kBlockPositions];
-  auto* const keys = reinterpret_cast<Element*>(to.keys + block.to.value * to.block_stride);
-  auto* const copies = reinterpret_cast<Element*>(to.values + block.to.value * to.block_stride);
+  auto* const keys = reinterpret_cast<Element*>(to.keys);
+  auto* const copies = reinterpret_cast<Element*>(to.values);
   for (int64_t j = 0; j < kBlockPositions; ++j) {
     // The last block is filled up with its last position, which no row sees there.
     const int64_t position = block.picked[std::min(j, block.count - 1)];
@@ -78,27 +77,18 @@ void AttendLatentsPicked(const ComputeContext& context, const AttentionHeads& he
       const int64_t positions = rows[r].positions.size();
       for (int64_t p = 0; p < positions; p += kBlockPositions, ++next) {
         ids[next] = BlockId{static_cast<int32_t>(next)};
-        blocks[next] = {&rows[r], picked[r] + p, std::min(positions - p, kBlockPositions), ids[next]};
+        blocks[next] = {&rows[r], picked[r] + p, std::min(positions - p, kBlockPositions)};
       }
     }
-    std::byte* const memory = arena.allocate_bytes(count * 2 * half);
-    const KvLayerView copied{.keys = memory,
-                             .values = memory + half,
-                             .block_stride = 2 * half,
-                             .kv_heads = 1,
-                             .head_dim = cache.head_dim,
-                             .dtype = cache.dtype};
-    context.for_rows(count, kBlockPositions * cache.head_dim, [&](Range part) {
-      for (int64_t b = part.begin; b < part.end; ++b) {
-        const CopiedBlock& block = blocks[static_cast<size_t>(b)];
-        if (cache.dtype == DType::kF32) {
-          CopyBlock<uint32_t>(cache, layout, block, copied);
-        } else {
-          CopyBlock<uint16_t>(cache, layout, block, copied);
-        }
+    const auto copy = [&](int64_t b, const BlockOfCopies& to) {
+      const CopiedBlock& block = blocks[static_cast<size_t>(b)];
+      if (to.element_bytes == sizeof(uint32_t)) {
+        CopyBlock<uint32_t>(cache, layout, block, to);
+      } else {
+        CopyBlock<uint16_t>(cache, layout, block, to);
       }
-    });
-    heads.attend(context, copied, compact);
+    };
+    heads.attend_to_copies(context, cache.dtype, count, copy, compact);
     begin = end;
   }
 }

@@ -532,25 +532,15 @@ void PooledAttention::attend(const ComputeContext& context, const MixerStep& ste
       for (int64_t b = 0; b < BlocksFor(total); ++b, ++next)
         ids[static_cast<size_t>(next)] = BlockId{static_cast<int32_t>(next)};
     }
-    std::byte* const memory = arena.allocate_bytes(count * 2 * half);
-    const KvLayerView copied{.keys = memory,
-                             .values = memory + half,
-                             .block_stride = 2 * half,
-                             .kv_heads = 1,
-                             .head_dim = heads_.head_dim,
-                             .dtype = positions.dtype};
-    context.for_rows(count, kBlockPositions * heads_.head_dim, [&](Range part) {
-      for (int64_t b = part.begin; b < part.end; ++b) {
-        std::byte* const keys = memory + b * 2 * half;
-        const GatheredBlock& block = blocks[static_cast<size_t>(b)];
-        if (copied.dtype == DType::kF32) {
-          CopyGathered<uint32_t>(block, heads_.head_dim, keys, keys + half);
-        } else {
-          CopyGathered<uint16_t>(block, heads_.head_dim, keys, keys + half);
-        }
+    const auto copy = [&](int64_t b, const BlockOfCopies& to) {
+      const GatheredBlock& block = blocks[static_cast<size_t>(b)];
+      if (to.element_bytes == sizeof(uint32_t)) {
+        CopyGathered<uint32_t>(block, heads_.head_dim, to.keys, to.values);
+      } else {
+        CopyGathered<uint16_t>(block, heads_.head_dim, to.keys, to.values);
       }
-    });
-    heads_.attend(context, copied, rows.subspan(begin, end - begin));
+    };
+    heads_.attend_to_copies(context, positions.dtype, count, copy, rows.subspan(begin, end - begin));
     begin = end;
   }
 }
