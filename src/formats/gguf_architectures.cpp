@@ -290,21 +290,15 @@ absl::Status AddLatentAttention(GgufDraft& draft) {
   return absl::OkStatus();
 }
 
-/// n_group and topk_group. Files from before October 2025 have no keys for them: then the sizes of the two
+/// n_group and topk_group of files from before October 2025, which have no keys for them: the sizes of the two
 /// released models with groups identify them, and a model of other sizes has no groups, as in llama.cpp.
-absl::Status AddGroups(GgufDraft& draft) {
+void AddGroupsOfReleased(nlohmann::json& config) {
   struct Grouped {
     int64_t width, layers, experts;
     int64_t groups, topk_group;
   };
   constexpr Grouped kGrouped[] = {{5120, 60, 160, 8, 3},   // DeepSeek-V2, V2.5
                                   {7168, 61, 256, 8, 4}};  // DeepSeek-V3, R1
-  nlohmann::json& config = draft.config;
-  ASSIGN_OR_RETURN(const auto groups, draft.keys.optional_int(".expert_group_count", kAnyCount));
-  ASSIGN_OR_RETURN(const auto topk_group, draft.keys.optional_int(".expert_group_used_count", kAnyCount));
-  config["n_group"] = std::max<int64_t>(1, groups.value_or(1));
-  config["topk_group"] = std::max<int64_t>(1, topk_group.value_or(1));
-  if (groups) return absl::OkStatus();
   for (const Grouped& each : kGrouped) {
     if (config["hidden_size"] != each.width || config["num_hidden_layers"] != each.layers ||
         config["n_routed_experts"] != each.experts) {
@@ -313,7 +307,6 @@ absl::Status AddGroups(GgufDraft& draft) {
     config["n_group"] = each.groups;
     config["topk_group"] = each.topk_group;
   }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -324,22 +317,14 @@ absl::Status BuildDeepseek2(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
   RETURN_IF_ERROR(AddLatentAttention(draft));
-  RETURN_IF_ERROR(AddExperts(draft, "n_routed_experts"));
-  ASSIGN_OR_RETURN(config["moe_intermediate_size"], keys.required_int(".expert_feed_forward_length"));
-  ASSIGN_OR_RETURN(const auto dense, keys.optional_int(".leading_dense_block_count", kAnyCount));
-  const int64_t first = dense.value_or(0);
-  config["first_k_dense_replace"] = first;
+  RETURN_IF_ERROR(draft.add_routed_experts("n_routed_experts"));
+  RETURN_IF_ERROR(draft.add_shared_experts("n_shared_experts"));
   config["moe_layer_freq"] = 1;
-  ASSIGN_OR_RETURN(const auto shared, keys.optional_int(".expert_shared_count", kAnyCount));
-  config["n_shared_experts"] = shared.value_or(0);
-  ASSIGN_OR_RETURN(const auto scale, keys.optional_number(".expert_weights_scale"));
-  config["routed_scaling_factor"] = scale.value_or(0) == 0 ? 1.0 : *scale;  // 0: not scaled.
-  ASSIGN_OR_RETURN(const auto normalized, keys.optional_bool(".expert_weights_norm"));
-  config["norm_topk_prob"] = normalized.value_or(false);
-  RETURN_IF_ERROR(AddGroups(draft));
+  if (keys.find(".expert_group_count") == nullptr) AddGroupsOfReleased(config);
   // Absent in files of DeepSeek-V2 and of the first GLM: only sigmoid scores have a selection bias.
   enum Gating : int64_t { kUnsaid = 0, kSoftmax = 1, kSigmoid = 2 };
   ASSIGN_OR_RETURN(const auto said, keys.optional_int(".expert_gating_func", {kUnsaid, kSigmoid}));
+  const auto first = config["first_k_dense_replace"].get<int64_t>();
   const bool corrected = draft.has(fmt::format("blk.{}.exp_probs_b.bias", first));
   const int64_t gating = said.value_or(kUnsaid) != kUnsaid ? *said : corrected ? kSigmoid : kSoftmax;
   config["scoring_func"] = gating == kSigmoid ? "sigmoid" : "softmax";

@@ -80,6 +80,8 @@ struct GgufDraft {
   /// The same with what DeepSeek's configs have beside it: width, dense layers first, scale and norm of weights, and
   /// n_group and topk_group.
   absl::Status add_routed_experts(const char* count_key);
+  /// How many shared experts there are, under that key; none where the file does not say.
+  absl::Status add_shared_experts(const char* count_key);
   /// Refuses experts that are scored otherwise than by sigmoids.
   absl::Status require_sigmoid_scores() const;
   /// sliding_window and layer_types. Where the file does not say which layers have the window, all but every

@@ -55,6 +55,12 @@ absl::Status GgufDraft::add_routed_experts(const char* count_key) {
   return absl::OkStatus();
 }
 
+absl::Status GgufDraft::add_shared_experts(const char* count_key) {
+  ASSIGN_OR_RETURN(const auto shared, keys.optional_int(".expert_shared_count", kAnyCount));
+  config[count_key] = shared.value_or(0);
+  return absl::OkStatus();
+}
+
 absl::Status GgufDraft::require_sigmoid_scores() const {
   constexpr int64_t kSigmoid = 2;  // LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID
   ASSIGN_OR_RETURN(const auto said, keys.optional_int(".expert_gating_func", kAnyCount));

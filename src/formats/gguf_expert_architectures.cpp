@@ -128,8 +128,7 @@ absl::Status BuildGlm4Moe(GgufDraft& draft) {
   RETURN_IF_ERROR(draft.require_sigmoid_scores());
   RETURN_IF_ERROR(draft.add_dense("glm4_moe"));
   RETURN_IF_ERROR(draft.add_routed_experts("n_routed_experts"));
-  ASSIGN_OR_RETURN(const auto shared, draft.keys.optional_int(".expert_shared_count", kAnyCount));
-  draft.config["n_shared_experts"] = shared.value_or(0);
+  RETURN_IF_ERROR(draft.add_shared_experts("n_shared_experts"));
   draft.config["use_qk_norm"] = draft.has("blk.0.attn_q_norm.weight");
   if (!draft.config.contains("intermediate_size")) draft.config["intermediate_size"] = 1;  // No dense layer.
   draft.add(kGlm4MoeNorm);
@@ -152,8 +151,7 @@ absl::Status BuildErnie45Moe(GgufDraft& draft) {
   ASSIGN_OR_RETURN(config["moe_layer_start_index"],
                    keys.required_int(".leading_dense_block_count", kAnyCount));
   ASSIGN_OR_RETURN(config["moe_layer_interval"], keys.required_int(".interleave_moe_layer_step"));
-  ASSIGN_OR_RETURN(const auto shared, keys.optional_int(".expert_shared_count", kAnyCount));
-  config["moe_num_shared_experts"] = shared.value_or(0);
+  RETURN_IF_ERROR(draft.add_shared_experts("moe_num_shared_experts"));
   draft.add(kGgufStacks);
   draft.add(kGgufSharedExpert);
   draft.add(kErnieBias);
@@ -166,8 +164,7 @@ absl::Status BuildExaoneMoe(GgufDraft& draft) {
   RETURN_IF_ERROR(draft.add_dense("exaone_moe"));
   RETURN_IF_ERROR(draft.add_windows(4).status());
   RETURN_IF_ERROR(draft.add_routed_experts("num_experts"));
-  ASSIGN_OR_RETURN(const auto shared, draft.keys.optional_int(".expert_shared_count", kAnyCount));
-  draft.config["num_shared_experts"] = shared.value_or(0);
+  RETURN_IF_ERROR(draft.add_shared_experts("num_shared_experts"));
   draft.add(kGgufHeadNorms);
   draft.add(kGgufStacks);
   draft.add(kGgufSharedExpert);
@@ -223,8 +220,7 @@ absl::Status BuildMistral4(GgufDraft& draft) {
   RETURN_IF_ERROR(draft.add_latent_attention());
   RETURN_IF_ERROR(draft.add_routed_experts("n_routed_experts"));
   config["model_type"] = "mistral4";
-  ASSIGN_OR_RETURN(const auto shared, keys.optional_int(".expert_shared_count", kAnyCount));
-  config["n_shared_experts"] = shared.value_or(0);
+  RETURN_IF_ERROR(draft.add_shared_experts("n_shared_experts"));
   ASSIGN_OR_RETURN(const double beta, keys.required_number(".attention.temperature_scale"));
   if (!config.contains("rope_scaling")) return keys.refuse(".rope.scaling.type", "\"yarn\"");
   nlohmann::json rope = std::move(config["rope_scaling"]);
