@@ -57,12 +57,7 @@ absl::StatusOr<MoeSettings> ReadBailingExperts(const ModelConfig& config, const 
   RETURN_IF_ERROR(RequireIfPresent(config, "score_function", "sigmoid"));
   RETURN_IF_ERROR(RequireFlag(config, "moe_router_enable_expert_bias", true));
   ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(config, sizes));
-  experts.scores = RouteScores::kSigmoid;
-  experts.has_selection_bias = true;
-  experts.float_router = true;
-  ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
-  ASSIGN_OR_RETURN(experts.groups, ReadGroups(config, experts));
-  experts.groups.by_top_two = true;
+  RETURN_IF_ERROR(ReadDeepseekV3Routing(config, experts));
   ASSIGN_OR_RETURN(const double factor, config.required_number("routed_scaling_factor", {0.0, 1e3}));
   experts.routed_scaling_factor = static_cast<float>(factor);
   ASSIGN_OR_RETURN(const int64_t shared, config.required_int("num_shared_experts", {0, 1024}));

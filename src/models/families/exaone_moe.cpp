@@ -25,12 +25,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   experts.shared_width = shared * experts.width;
   ASSIGN_OR_RETURN(const double factor, config.required_number("routed_scaling_factor", {0.0, 1e3}));
   experts.routed_scaling_factor = static_cast<float>(factor);
-  experts.scores = RouteScores::kSigmoid;
-  experts.has_selection_bias = true;
-  experts.float_router = true;
-  ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
-  ASSIGN_OR_RETURN(experts.groups, ReadGroups(config, experts));
-  experts.groups.by_top_two = true;
+  RETURN_IF_ERROR(ReadDeepseekV3Routing(config, experts));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadMlpLayerTypes(config, sizes.layers));
   ModelSpec spec =
       DecoderOf("exaone_moe", sizes, UsualAttention(sizes, attention), UsualMoe(sizes, experts, sparse, ffn));

@@ -68,12 +68,18 @@ absl::StatusOr<MoeSettings> ReadDeepseekExperts(const ModelConfig& config, const
 
 absl::StatusOr<MoeSettings> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes) {
   ASSIGN_OR_RETURN(MoeSettings parts, ReadDeepseekExperts(config, sizes));
+  RETURN_IF_ERROR(ReadDeepseekV3Routing(config, parts));
+  return parts;
+}
+
+absl::Status ReadDeepseekV3Routing(const ModelConfig& config, MoeSettings& parts) {
   parts.scores = RouteScores::kSigmoid;
   parts.has_selection_bias = true;
+  parts.float_router = true;
   ASSIGN_OR_RETURN(parts.weighting, ReadWeighting(config));
   ASSIGN_OR_RETURN(parts.groups, ReadGroups(config, parts));
   parts.groups.by_top_two = true;
-  return parts;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const MoeSettings& parts) {

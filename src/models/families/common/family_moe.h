@@ -48,6 +48,10 @@ absl::StatusOr<MoeSettings> ReadDeepseekExperts(const ModelConfig& config, const
 /// topk_group) by their two best.
 absl::StatusOr<MoeSettings> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes);
 
+/// Of them what is not number, width or scale, into `parts`: scores, bias, norm_topk_prob and groups; the router multiplies
+/// f32.
+absl::Status ReadDeepseekV3Routing(const ModelConfig& config, MoeSettings& parts);
+
 /// n_group and topk_group. InvalidArgument where the groups do not divide the experts or hold too few.
 absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const MoeSettings& parts);
 
