@@ -23,6 +23,7 @@ using gguf_testing::PermuteQueriesAndKeys;
 using gguf_testing::Replace;
 using gguf_testing::RowsOfHeads;
 using gguf_testing::RowsOfStack;
+using gguf_testing::SplitKvB;
 using gguf_testing::StackExperts;
 using gguf_testing::Tensor;
 using gguf_testing::Tensors;
@@ -228,30 +229,12 @@ TEST(GgufModels, Olmo3HasTheBitsOfItsFolder) {
   });
 }
 
-/// kv_b_proj as files have it: keys transposed, per head.
-void SplitKeysAndValues(Converter& c) {
-  Tensors result;
-  for (const Tensor& tensor : c.tensors) {
-    if (!tensor.name.ends_with("kv_b_proj.weight")) {
-      result.push_back(tensor);
-      continue;
-    }
-    std::string keys = tensor.name;
-    std::string values = tensor.name;
-    Replace(keys, "kv_b_proj", "k_b_proj");
-    Replace(values, "kv_b_proj", "v_b_proj");
-    result.push_back(Transposed(RowsOfHeads(tensor, keys, 16, 0, 64)));
-    result.push_back(RowsOfHeads(tensor, values, 16, 64, 84));
-  }
-  c.tensors = std::move(result);
-}
-
 TEST(GgufModels, Mistral4HasTheBitsOfItsFolderWithFusedExperts) {
   const Names names = {{".mlp.experts.gate_up_proj", ".ffn_gate_up_exps.weight"},
                        {".mlp.experts.down_proj", ".ffn_down_exps.weight"}};
   ExpectTheBitsOfItsFolder("mistral4", Json::object(), names, [](Converter& c) {
     c.config["rope_scaling"] = c.config["rope_parameters"];
-    SplitKeysAndValues(c);
+    SplitKvB(c);
     SetExperts(c, 1, 1, 1.5f, true);
     c.set_int(".attention.kv_lora_rank", 320);
     c.set_int(".attention.q_lora_rank", 320);

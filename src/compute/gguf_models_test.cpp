@@ -29,13 +29,12 @@ using gguf_testing::Names;
 using gguf_testing::PermuteHeads;
 using gguf_testing::PermuteQueriesAndKeys;
 using gguf_testing::Replace;
-using gguf_testing::RowsOfHeads;
 using gguf_testing::RowsOfStack;
+using gguf_testing::SplitKvB;
 using gguf_testing::StackExperts;
 using gguf_testing::Synthesize;
 using gguf_testing::Tensor;
 using gguf_testing::Tensors;
-using gguf_testing::Transposed;
 
 const Names kMixtral = {{".block_sparse_moe.gate.", ".ffn_gate_inp."},
                         {".block_sparse_moe.experts.w1.", ".ffn_gate_exps."},
@@ -246,24 +245,6 @@ TEST(GgufModels, Qwen2MoeWithItsSharedExpertHasTheBitsOfItsFolder) {
   }
   const TempFolder out;
   ExpectSameBits(converter.write(out.path()), folder.path());
-}
-
-/// kv_b_proj as files since April 2025 have it.
-void SplitKvB(Converter& converter) {
-  Tensors result;
-  for (const Tensor& tensor : converter.tensors) {
-    if (!tensor.name.ends_with("kv_b_proj.weight")) {
-      result.push_back(tensor);
-      continue;
-    }
-    std::string keys = tensor.name;
-    std::string values = tensor.name;
-    Replace(keys, "kv_b_proj", "k_b_proj");
-    Replace(values, "kv_b_proj", "v_b_proj");
-    result.push_back(Transposed(RowsOfHeads(tensor, keys, 16, 0, 64)));
-    result.push_back(RowsOfHeads(tensor, values, 16, 64, 84));
-  }
-  converter.tensors = std::move(result);
 }
 
 void SetDeepseekKeys(Converter& converter, bool apart) {

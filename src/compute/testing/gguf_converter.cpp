@@ -237,4 +237,21 @@ void PermuteQueriesAndKeys(Converter& converter) {
   }
 }
 
+void SplitKvB(Converter& converter) {
+  Tensors result;
+  for (const Tensor& tensor : converter.tensors) {
+    if (!tensor.name.ends_with("kv_b_proj.weight")) {
+      result.push_back(tensor);
+      continue;
+    }
+    std::string keys = tensor.name;
+    std::string values = tensor.name;
+    Replace(keys, "kv_b_proj", "k_b_proj");
+    Replace(values, "kv_b_proj", "v_b_proj");
+    result.push_back(Transposed(RowsOfHeads(tensor, keys, 16, 0, 64)));
+    result.push_back(RowsOfHeads(tensor, values, 16, 64, 84));
+  }
+  converter.tensors = std::move(result);
+}
+
 }  // namespace shoal::gguf_testing

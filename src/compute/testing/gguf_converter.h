@@ -165,4 +165,7 @@ void ExpectTheBitsOfItsFolder(std::string_view family, const Json& edits, const 
 /// Those of all layers.
 void PermuteQueriesAndKeys(Converter& converter);
 
+/// kv_b_proj of 16 heads as files since April 2025 have it: keys [64], transposed, and values [20] apart.
+void SplitKvB(Converter& converter);
+
 }  // namespace shoal::gguf_testing
