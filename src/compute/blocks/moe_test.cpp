@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <functional>
+#include <memory>
+#include <string_view>
 #include <vector>
 
 #include "base/random.h"
@@ -60,61 +62,57 @@ std::vector<double> Expected(const Checkpoint& checkpoint, const std::vector<dou
   return y;
 }
 
-TEST(Moe, TheSharedExpertIsAddedTimesTheSigmoidOfItsGate) {
-  const auto checkpoint = *Checkpoint::Open(TinyCheckpoint("qwen2_moe"));
-  const ModelSpec spec = *SpecFor(checkpoint->config());
-  ThreadPool pool(2);
+/// The experts of a layer of a family's tiny model, and rows for them.
+struct MoeOfTiny {
+  MoeOfTiny(std::string_view family, size_t layer, int64_t rows)
+      : checkpoint(*Checkpoint::Open(TinyCheckpoint(family))),
+        spec(*SpecFor(checkpoint->config())),
+        moe(*Moe::Load(*WeightLoader::Create(*checkpoint), *MoeOf(spec.layers[layer]), pool)),
+        x(static_cast<size_t>(rows * spec.width)) {
+    RandomStream random(4);
+    for (float& value : x) value = static_cast<float>(random.uniform() * 2 - 1);
+  }
+  std::shared_ptr<const Checkpoint> checkpoint;
+  ModelSpec spec;
+  ThreadPool pool{2};
   Arena arena;
-  const ComputeContext context{.kernels = &SelectKernels(SupportedIsas().back()),
-                               .pool = &pool,
-                               .arena = &arena,
-                               .activations = ActivationMode::kF32};
-  const auto loader = WeightLoader::Create(*checkpoint);
-  ASSERT_TRUE(loader.ok());
-  const auto moe = Moe::Load(*loader, *MoeOf(spec.layers[1]), pool);
-  ASSERT_TRUE(moe.ok()) << moe.status();
+  ComputeContext context{.kernels = &SelectKernels(SupportedIsas().back()),
+                         .pool = &pool,
+                         .arena = &arena,
+                         .activations = ActivationMode::kF32};
+  Moe moe;
+  std::vector<float> x;  ///< [rows, D]
+};
 
+TEST(Moe, TheSharedExpertIsAddedTimesTheSigmoidOfItsGate) {
   constexpr int64_t kRows = 3;
-  RandomStream random(4);
-  std::vector<float> x(static_cast<size_t>(kRows * spec.width));
-  for (float& value : x) value = static_cast<float>(random.uniform() * 2 - 1);
+  MoeOfTiny of("qwen2_moe", 1, kRows);
+  const int64_t width = of.spec.width;
+  const std::vector<float>& x = of.x;
   std::vector<float> y(x.size(), 0.5f);
-  LinearInput input(MatView<const float>(x.data(), kRows, spec.width));
+  LinearInput input(MatView<const float>(x.data(), kRows, width));
   NoExperts nobody;
-  const absl::Status status = moe->forward(context, LayerId{1}, input, input.x(), {nobody, {}},
-                                           MatView<float>(y.data(), kRows, spec.width));
+  const absl::Status status = of.moe.forward(of.context, LayerId{1}, input, input.x(), {nobody, {}},
+                                             MatView<float>(y.data(), kRows, width));
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(nobody.combined, 1);
   for (int64_t t = 0; t < kRows; ++t) {
-    const auto row = x.begin() + t * spec.width;
-    const std::vector<double> expected = Expected(*checkpoint, {row, row + spec.width});
-    for (int64_t c = 0; c < spec.width; ++c) {
+    const auto row = x.begin() + t * width;
+    const std::vector<double> expected = Expected(*of.checkpoint, {row, row + width});
+    for (int64_t c = 0; c < width; ++c) {
       // Chains of 320 and 448 products of magnitude one: far below this.
-      EXPECT_NEAR(y[static_cast<size_t>(t * spec.width + c)], 0.5 + expected[static_cast<size_t>(c)], 1e-4);
+      EXPECT_NEAR(y[static_cast<size_t>(t * width + c)], 0.5 + expected[static_cast<size_t>(c)], 1e-4);
     }
   }
 }
 
 TEST(Moe, IdentitiesAddTheirWeightsOfTheRowAndNobodyIsAskedForThem) {
-  const auto checkpoint = *Checkpoint::Open(TinyCheckpoint("longcat_flash"));
-  const ModelSpec spec = *SpecFor(checkpoint->config());
-  ThreadPool pool(2);
-  Arena arena;
-  const ComputeContext context{.kernels = &SelectKernels(SupportedIsas().back()),
-                               .pool = &pool,
-                               .arena = &arena,
-                               .activations = ActivationMode::kF32};
-  const auto loader = WeightLoader::Create(*checkpoint);
-  ASSERT_TRUE(loader.ok());
-  const MoeSpec& moe_spec = *MoeOf(spec.layers[0]);
-  const auto moe = Moe::Load(*loader, moe_spec, pool);
-  ASSERT_TRUE(moe.ok()) << moe.status();
-
   constexpr int64_t kRows = 40;
+  MoeOfTiny of("longcat_flash", 0, kRows);
+  const int64_t width = of.spec.width;
+  const std::vector<float>& x = of.x;
+  const MoeSpec& moe_spec = *MoeOf(of.spec.layers[0]);
   const auto experts = static_cast<int32_t>(moe_spec.experts.size());
-  RandomStream random(4);
-  std::vector<float> x(static_cast<size_t>(kRows * spec.width));
-  for (float& value : x) value = static_cast<float>(random.uniform() * 2 - 1);
   std::vector<float> y(x.size());
   std::vector<float> sum(x.size(), 0.5f);
   std::vector<int32_t> ids;
@@ -124,12 +122,12 @@ TEST(Moe, IdentitiesAddTheirWeightsOfTheRowAndNobodyIsAskedForThem) {
     ids.assign(routing.ids.data, routing.ids.data + size);
     weights.assign(routing.weights.data, routing.weights.data + size);
   };
-  LinearInput input(MatView<const float>(x.data(), kRows, spec.width));
+  LinearInput input(MatView<const float>(x.data(), kRows, width));
   NoExperts nobody;
-  const absl::Status status = moe->forward(
-      context, LayerId{0}, input, input.x(),
-      {.exchange = nobody, .on_routing = on_routing, .sum = MatView<float>(sum.data(), kRows, spec.width)},
-      MatView<float>(y.data(), kRows, spec.width));
+  const absl::Status status = of.moe.forward(
+      of.context, LayerId{0}, input, input.x(),
+      {.exchange = nobody, .on_routing = on_routing, .sum = MatView<float>(sum.data(), kRows, width)},
+      MatView<float>(y.data(), kRows, width));
   ASSERT_TRUE(status.ok()) << status;
   int identities = 0;
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -139,7 +137,7 @@ TEST(Moe, IdentitiesAddTheirWeightsOfTheRowAndNobodyIsAskedForThem) {
   EXPECT_GT(identities, 0);
   const auto k = static_cast<size_t>(moe_spec.top_k);
   for (size_t at = 0; at < sum.size(); ++at) {
-    const size_t row = at / static_cast<size_t>(spec.width);
+    const size_t row = at / static_cast<size_t>(width);
     float share = 0;
     for (size_t i = row * k; i < (row + 1) * k; ++i) share += ids[i] >= experts ? weights[i] : 0.0f;
     EXPECT_EQ(sum[at], 0.5f + share * x[at]);
