@@ -22,12 +22,12 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools/demo"))
-from local_cluster import LocalCluster, wait_until  # noqa: E402
+from demo import stream_answer  # noqa: E402
+from local_cluster import ClusterError, LocalCluster, wait_until  # noqa: E402
 
 GREEDY = 8
 DEMO_MODEL = ROOT / "models/shoal-demo-4bit"
@@ -113,21 +113,13 @@ def check_models(this, other, seconds, folder):
 
 def ask(cluster, question, begun=None, timeout_s=300):
     """The text of a streamed answer. begun: an event, set after its tenth piece."""
-    body = {key: value for key, value in question.items() if key != "text"}
-    body |= {"model": DEMO_MODEL.name, "stream": True, "messages": [{"role": "user", "content": question["text"]}]}
-    request = urllib.request.Request(cluster.url + "/v1/chat/completions", json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"})
+    options = {key: value for key, value in question.items() if key != "text"}
     pieces = []
-    with urllib.request.urlopen(request, timeout=timeout_s) as response:
-        for line in response:
-            if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
-                continue
-            chunk = json.loads(line[len(b"data: "):])
-            if "error" in chunk:
-                raise Failure(f"{question['text']}: {chunk['error']}")
-            pieces.append(chunk["choices"][0]["delta"].get("content") or "")
-            if begun is not None and len(pieces) == 10:
-                begun.set()
+    for text, usage in stream_answer(cluster.url, DEMO_MODEL.name, question["text"], timeout_s, **options):
+        if usage is None:
+            pieces.append(text)
+        if begun is not None and len(pieces) == 10:
+            begun.set()
     return "".join(pieces)
 
 
@@ -208,7 +200,7 @@ def main():
                 check_models(this, other, arguments.seconds, Path(folder))
             if arguments.only != "models":
                 check_cluster(this, other, Path(folder))
-        except Failure as failure:
+        except (ClusterError, Failure) as failure:
             sys.exit(f"check_mixed: {failure}")
 
 

@@ -46,10 +46,11 @@ def green(text):
     return styled("32", text)
 
 
-def stream_answer(url, model, question, timeout_s=60.0):
-    """Yields (text, usage) as they arrive: pieces of the answer with usage None, then "" with the usage."""
+def stream_answer(url, model, question, timeout_s=60.0, **options):
+    """Yields (text, usage) as they arrive: pieces of the answer with usage None, then "" with the usage. options: further fields of
+    the request, or others than these."""
     body = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 300,
-            "stream": True, "stream_options": {"include_usage": True}}
+            "stream": True, "stream_options": {"include_usage": True}, **options}
     request = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(),
                                      {"Content-Type": "application/json"})
     try:
