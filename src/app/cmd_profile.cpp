@@ -28,14 +28,15 @@ void PrintText(const KeptProfile& kept, const Topology& now) {
              FormatBytes(now.memory_available_bytes), FormatBytes(UsableMemory(now)));
   fmt::print("disk of the cache folder: {}\n\n",
              profile.disk_mbs > 0 ? fmt::format("{:.0f} MB/s read", profile.disk_mbs) : "not measured");
-  fmt::print("{:>7}  {:>10}  {:>11}  {:>12}  {:>14}  {:>17}  {:>8}  {:>12}  {:>7}\n", "threads", "reads GB/s",
-             "int8 Gop/s", "f32 GFLOP/s", "attention GB/s", "attention GFLOP/s", "wake us", "hand-over us",
-             "draw ns");
+  fmt::print("{:>7}  {:>10}  {:>11}  {:>12}  {:>12}  {:>14}  {:>17}  {:>8}  {:>12}  {:>7}\n", "threads",
+             "reads GB/s", "int8 Gop/s", "of few rows", "f32 GFLOP/s", "attention GB/s", "attention GFLOP/s",
+             "wake us", "hand-over us", "draw ns");
   for (const ThreadRates& rates : profile.rates) {
     fmt::print(
-        "{:>7}  {:>10.1f}  {:>11.0f}  {:>12.0f}  {:>14.1f}  {:>17.0f}  {:>8.1f}  {:>12.0f}  {:>7.1f}\n",
-        rates.threads, rates.read_gbs, rates.int8_gops, rates.f32_gflops, rates.attention_gbs,
-        rates.attention_gflops, rates.wake_us, rates.handover_us, rates.draw_ns);
+        "{:>7}  {:>10.1f}  {:>11.0f}  {:>12.0f}  {:>12.0f}  {:>14.1f}  {:>17.0f}  {:>8.1f}  {:>12.0f}  "
+        "{:>7.1f}\n",
+        rates.threads, rates.read_gbs, rates.int8_gops, rates.int8_few_gops, rates.f32_gflops,
+        rates.attention_gbs, rates.attention_gflops, rates.wake_us, rates.handover_us, rates.draw_ns);
   }
   fmt::print("\n{}{}\n", kept.why_new.empty() ? "read from " : "measured now: " + kept.why_new,
              kept.path.empty() ? "" : (kept.why_new.empty() ? "" : "; kept in ") + kept.path);

@@ -163,13 +163,13 @@ struct PeerToCheck {
 struct PeerResult {
   absl::Status status;           ///< Why it is not reached.
   Duration round_trip{};         ///< Of a small call: the shortest of a few.
-  int64_t bytes_per_second = 0;  ///< Of larger ones; 0: not measured.
+  int64_t bytes_per_second = 0;  ///< Of large ones, beyond a round trip; 0: not measured.
 };
 
 /// Whether a worker is to reach these, within a time.
 struct PeerCheck {
   std::vector<PeerToCheck> peers;
-  int64_t probe_bytes = 0;  ///< To send to each, to measure the bandwidth; 0: none.
+  int64_t probe_bytes = 0;  ///< To send to each at most, to measure the bandwidth; 0: none.
   Duration timeout{};       ///< For all.
   bool operator==(const PeerCheck&) const = default;
 };

@@ -16,7 +16,14 @@ namespace shoal {
 namespace {
 
 constexpr int kRoundTrips = 5;
-constexpr int64_t kChunkBytes = int64_t{1} << 20;
+/// Bytes of the calls that measure the bandwidth: the first, how many times as many the next has, and the most.
+constexpr int64_t kFirstCallBytes = int64_t{128} << 10;
+constexpr int64_t kCallGrowth = 4;
+constexpr int64_t kCallBytesMax = int64_t{2} << 20;
+/// A link that has been busy for so long shows what it carries.
+constexpr Duration kBusyEnough = std::chrono::milliseconds(250);
+/// Of a call that takes hardly longer than a small one, its time less a round trip would be anything.
+constexpr double kLeastShare = 0.1;
 constexpr size_t kThreadsMax = 16;
 
 }  // namespace
@@ -71,14 +78,23 @@ PeerResult ProbePeer(const PeerToCheck& peer, const ClusterKey& key, int64_t byt
     const Duration took = Clock::now() - begin;
     result.round_trip = i == 0 ? took : std::min(result.round_trip, took);
   }
-  if (bytes <= 0) return result;
-  const Clock::time_point begin = Clock::now();
-  for (int64_t sent = 0; sent < bytes; sent += kChunkBytes) {
-    result.status = probe(std::min(kChunkBytes, bytes - sent));
+  // A connection that was idle sends a little, waits for a round trip, sends more: a first call says how far away the
+  // other is rather than what the link carries. So calls grow, and the best of the largest counts.
+  int64_t largest = 0;
+  const Deadline enough = Deadline::after(kBusyEnough);
+  for (int64_t sent = 0, call = kFirstCallBytes; sent < bytes && (sent == 0 || !enough.expired());) {
+    call = std::min(call, bytes - sent);
+    const Clock::time_point begin = Clock::now();
+    result.status = probe(call);
     if (!result.status.ok()) return result;
+    const double took_s = SecondsOf(Clock::now() - begin);
+    const double bytes_s = std::max({took_s - SecondsOf(result.round_trip), kLeastShare * took_s, 1e-9});
+    const auto rate = static_cast<int64_t>(static_cast<double>(call) / bytes_s);
+    result.bytes_per_second = call > largest ? rate : std::max(result.bytes_per_second, rate);
+    largest = std::max(largest, call);
+    sent += call;
+    call = std::min(call * kCallGrowth, kCallBytesMax);
   }
-  const double seconds = SecondsOf(Clock::now() - begin);
-  result.bytes_per_second = static_cast<int64_t>(static_cast<double>(bytes) / std::max(seconds, 1e-9));
   return result;
 }
 

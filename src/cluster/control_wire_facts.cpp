@@ -178,6 +178,7 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
     rates->set_attention_gflops(facts.rates->attention_gflops);
     rates->set_handover_us(facts.rates->handover_us);
     rates->set_draw_ns(facts.rates->draw_ns);
+    rates->set_int8_few_gops(facts.rates->int8_few_gops);
   }
   return reply;
 }
@@ -224,7 +225,8 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
                               .attention_gbs = rates.attention_gbs(),
                               .attention_gflops = rates.attention_gflops(),
                               .handover_us = rates.handover_us(),
-                              .draw_ns = rates.draw_ns()};
+                              .draw_ns = rates.draw_ns(),
+                              .int8_few_gops = rates.int8_few_gops()};
     // Plans divide by them.
     if (!CheckRates(*facts.rates).ok()) facts.rates.reset();
   }

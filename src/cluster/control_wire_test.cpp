@@ -245,7 +245,8 @@ TEST(ControlWire, RatesArriveAsTheyWereSentAndImpossibleOnesNotAtAll) {
                             .attention_gbs = 30,
                             .attention_gflops = 140,
                             .handover_us = 25,
-                            .draw_ns = 4};
+                            .draw_ns = 4,
+                            .int8_few_gops = 90};
   EXPECT_EQ(FromProto(ToProto(facts)).rates, facts.rates);
   v1::DescribeReply reply = ToProto(facts);
   reply.mutable_rates()->set_attention_gbs(-1);

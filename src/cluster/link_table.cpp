@@ -9,8 +9,8 @@
 namespace shoal {
 namespace {
 
-/// One call's worth: its time less a round trip is that of the bytes.
-constexpr int64_t kProbeBytes = 128 << 10;
+/// At most, on a fast link; a slow one is told by less (ProbePeer).
+constexpr int64_t kProbeBytes = int64_t{8} << 20;
 /// For one link: a few round trips and the bytes. What is slower than that is no link for layers.
 constexpr Duration kProbeMax = std::chrono::seconds(2);
 
@@ -24,15 +24,9 @@ void LinkTable::keep(const Pair& pair, const PeerResult& result) {
     entries_[pair].at = Clock::now();
     return;
   }
-  Entry entry{.rtt_us = 1e6 * trip_s, .at = Clock::now()};
-  if (result.bytes_per_second > 0) {
-    const auto bytes = static_cast<double>(kProbeBytes);
-    const double took_s = bytes / static_cast<double>(result.bytes_per_second);
-    constexpr double kLeastShare = 0.1;  // Of a call that took hardly longer than a small one.
-    entry.mbs = 1e-6 * bytes / std::max(took_s - trip_s, kLeastShare * took_s);
-  }
   const std::lock_guard lock(mutex_);
-  entries_[pair] = entry;
+  entries_[pair] = {
+      .rtt_us = 1e6 * trip_s, .mbs = 1e-6 * static_cast<double>(result.bytes_per_second), .at = Clock::now()};
 }
 
 bool LinkTable::known(const Pair& pair) const {

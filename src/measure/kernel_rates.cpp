@@ -24,11 +24,12 @@ namespace {
 
 constexpr int64_t kCols = 2048;
 constexpr int kGroup = 64;
-constexpr int64_t kRows = 256;  // Of a chunk of a prompt, as the scheduler cuts it (PromptChunkRows).
+constexpr int64_t kRows = ThreadRates::kManyRows;
 /// One row meets the weights matrix by matrix, with all threads waiting for the last in between: so many bytes are a matrix
 /// of a model of some billion weights.
 constexpr int64_t kMatrixBytes = int64_t{8} << 20;
-constexpr int64_t kTilesPerThread = 64;  // A millisecond or more of many rows.
+/// Sums of so many tiles and kRows rows are more than a core's cache keeps, as those of a layer are.
+constexpr int64_t kTilesPerThread = 256;
 constexpr int64_t kFloatRowsAtOnce = 64;
 constexpr int64_t kFloatTilesPerThread = 16;
 /// Heads that are common. Reading is measured with a query head for each of keys and values: more of them multiply more.
@@ -241,7 +242,9 @@ ThreadRates KernelMeter::measure(ThreadPool& pool) const {
   ThreadRates rates;
   rates.threads = pool.threads();
   rates.read_gbs = read_gbs(pool);
-  rates.int8_gops = int8_gops(pool);
+  rates.int8_gops = int8_gops(pool, {ThreadRates::kManyRows});
+  // Rows choose experts as they like: kernels that take 16 at a time meet 10 as well as 22.
+  rates.int8_few_gops = int8_gops(pool, {10, 14, 18, 22});
   rates.f32_gflops = f32_gflops(pool);
   rates.attention_gbs = attention_gbs(pool);
   rates.attention_gflops = attention_gflops(pool);
@@ -269,18 +272,24 @@ double KernelMeter::read_gbs(ThreadPool& pool) const {
          });
 }
 
-double KernelMeter::int8_gops(ThreadPool& pool) const {
+double KernelMeter::int8_gops(ThreadPool& pool, std::initializer_list<int64_t> rows) const {
   const Kernels& kernels = SelectKernels(options_.isa);
   const PackedView weights = affine_.view();
   const QuantizedRows x = QuantizedRowsIn(codes_.data(), kRows, kCols, kGroup);
   const int64_t tiles_used =
       std::min({weights.tiles(), kTilesPerThread * pool.threads(), output_values() / (kRows * kTileRows)});
-  const MatView<float> y(reinterpret_cast<float*>(output_.data()), kRows, tiles_used * kTileRows);
-  const double ops = 2.0 * static_cast<double>(kRows * kCols * tiles_used * kTileRows);
+  auto* out = reinterpret_cast<float*>(output_.data());
+  double ops = 0;
+  for (const int64_t count : rows) ops += 2.0 * static_cast<double>(count * kCols * tiles_used * kTileRows);
   return 1e-9 * rate(pool, ops, [&] {
-           pool.run_ranges(tiles_used, 1, [&](Range tiles) {
-             kernels.matmul_affine({.x = x, .w = weights, .y = y, .tiles = tiles});
-           });
+           for (const int64_t count : rows) {
+             pool.run_ranges(tiles_used, 1, [&](Range tiles) {
+               kernels.matmul_affine({.x = x.rows_between({0, count}),
+                                      .w = weights,
+                                      .y = MatView<float>(out, count, tiles_used * kTileRows),
+                                      .tiles = tiles});
+             });
+           }
          });
 }
 

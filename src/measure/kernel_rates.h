@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,8 @@ class KernelMeter {
   explicit KernelMeter(const KernelMeterOptions& options) : options_(options) {}
   ThreadRates measure(ThreadPool& pool) const;
   double read_gbs(ThreadPool& pool) const;
-  double int8_gops(ThreadPool& pool) const;
+  /// The mean over products of so many rows each.
+  double int8_gops(ThreadPool& pool, std::initializer_list<int64_t> rows) const;
   double f32_gflops(ThreadPool& pool) const;
   double attention_gbs(ThreadPool& pool) const;
   double attention_gflops(ThreadPool& pool) const;

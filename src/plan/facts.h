@@ -15,7 +15,7 @@ namespace shoal {
 struct ThreadRates {
   int32_t threads = 1;
   double read_gbs = 0;    ///< Bytes of 4-bit weights per second that one row is multiplied with.
-  double int8_gops = 0;   ///< Of many rows with 4-bit weights.
+  double int8_gops = 0;   ///< Of many rows with 4-bit weights: kManyRows.
   double f32_gflops = 0;  ///< Of many rows with f32 weights.
   double wake_us = 0;  ///< From giving the threads work until all have done it, of work that takes no time.
   /// Bytes per second of f16 keys and values that one row attends to; 0: not measured, as for what follows.
@@ -23,6 +23,11 @@ struct ThreadRates {
   double attention_gflops = 0;  ///< Of many rows that attend to the same keys and values.
   double handover_us = 0;       ///< From one thread's telling another, which sleeps, until that one runs.
   double draw_ns = 0;  ///< Of drawing a token at a temperature, on one thread: per id of the vocabulary.
+  double int8_few_gops = 0;  ///< As int8_gops, of about kFewRows: what an expert meets of a prompt.
+
+  /// Rows of a chunk of a prompt (PromptChunkRows), and of those that choose the same expert.
+  static constexpr int64_t kManyRows = 256;
+  static constexpr int64_t kFewRows = 16;
   bool operator==(const ThreadRates&) const = default;
 };
 

@@ -12,7 +12,7 @@
 namespace shoal {
 namespace {
 
-constexpr std::string_view kFormat = "shoal-profile-2";
+constexpr std::string_view kFormat = "shoal-profile-3";
 constexpr int64_t kTextMax = 64 << 10;
 constexpr int32_t kThreadsMax = 4096;
 constexpr int64_t kBytesMax = int64_t{1} << 50;
@@ -54,8 +54,9 @@ absl::StatusOr<MachineIdentity> ReadMachine(const ConfigCursor& map) {
 }
 
 absl::StatusOr<ThreadRates> ReadRates(const ConfigCursor& map) {
-  RETURN_IF_ERROR(map.expect_keys({"threads", "read_gbs", "int8_gops", "f32_gflops", "wake_us",
-                                   "attention_gbs", "attention_gflops", "handover_us", "draw_ns"}));
+  RETURN_IF_ERROR(
+      map.expect_keys({"threads", "read_gbs", "int8_gops", "f32_gflops", "wake_us", "attention_gbs",
+                       "attention_gflops", "handover_us", "draw_ns", "int8_few_gops"}));
   constexpr double kLeast = 1e-6;  // A rate of 0 would be divided by.
   ThreadRates rates;
   ASSIGN_OR_RETURN(const int64_t threads, ReadInteger(map, "threads", 1, kThreadsMax));
@@ -68,6 +69,7 @@ absl::StatusOr<ThreadRates> ReadRates(const ConfigCursor& map) {
   ASSIGN_OR_RETURN(rates.attention_gflops, ReadNumber(map, "attention_gflops", 0, kRateMax));
   ASSIGN_OR_RETURN(rates.handover_us, ReadNumber(map, "handover_us", 0, kRateMax));
   ASSIGN_OR_RETURN(rates.draw_ns, ReadNumber(map, "draw_ns", 0, kRateMax));
+  ASSIGN_OR_RETURN(rates.int8_few_gops, ReadNumber(map, "int8_few_gops", 0, kRateMax));
   return rates;
 }
 
@@ -97,7 +99,8 @@ ThreadRates MachineProfile::rates_of(int threads) const {
              .attention_gbs = Between(low.attention_gbs, above->attention_gbs, share),
              .attention_gflops = Between(low.attention_gflops, above->attention_gflops, share),
              .handover_us = Between(low.handover_us, above->handover_us, share),
-             .draw_ns = Between(low.draw_ns, above->draw_ns, share)};
+             .draw_ns = Between(low.draw_ns, above->draw_ns, share),
+             .int8_few_gops = Between(low.int8_few_gops, above->int8_few_gops, share)};
   }
   found.threads = threads;
   return found;
@@ -113,6 +116,7 @@ void Reconcile(std::vector<ThreadRates>& rates) {
       own.f32_gflops = std::max(own.f32_gflops, share * other.f32_gflops);
       own.attention_gbs = std::max(own.attention_gbs, share * other.attention_gbs);
       own.attention_gflops = std::max(own.attention_gflops, share * other.attention_gflops);
+      own.int8_few_gops = std::max(own.int8_few_gops, share * other.int8_few_gops);
     }
   }
 }
@@ -137,7 +141,8 @@ std::string ProfileToJson(const MachineProfile& profile) {
                      {"attention_gbs", r.attention_gbs},
                      {"attention_gflops", r.attention_gflops},
                      {"handover_us", r.handover_us},
-                     {"draw_ns", r.draw_ns}});
+                     {"draw_ns", r.draw_ns},
+                     {"int8_few_gops", r.int8_few_gops}});
   }
   const Json json = {{"format", kFormat},
                      {"machine_hash", machine.hash()},
@@ -205,15 +210,16 @@ absl::Status CheckRates(const ThreadRates& rates) {
   const auto good_or_0 = [&](double value) { return value == 0 || good(value); };
   if (good(rates.read_gbs) && good(rates.int8_gops) && good(rates.f32_gflops) && good_or_0(rates.wake_us) &&
       good_or_0(rates.attention_gbs) && good_or_0(rates.attention_gflops) && good_or_0(rates.handover_us) &&
-      good_or_0(rates.draw_ns) && rates.threads >= 1 && rates.threads <= kThreadsMax) {
+      good_or_0(rates.draw_ns) && good_or_0(rates.int8_few_gops) && rates.threads >= 1 &&
+      rates.threads <= kThreadsMax) {
     return absl::OkStatus();
   }
   return InvalidArgument(
       "rates of {} threads: {} GB/s, {} Gop/s, {} GFLOP/s, {} us, attention {} GB/s and {} GFLOP/s, {} us, "
-      "{} ns: "
+      "{} ns, of few rows {} Gop/s: "
       "expected numbers above 0 and up to {}",
       rates.threads, rates.read_gbs, rates.int8_gops, rates.f32_gflops, rates.wake_us, rates.attention_gbs,
-      rates.attention_gflops, rates.handover_us, rates.draw_ns, kRateMax);
+      rates.attention_gflops, rates.handover_us, rates.draw_ns, rates.int8_few_gops, kRateMax);
 }
 
 }  // namespace shoal

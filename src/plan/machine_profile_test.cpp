@@ -19,9 +19,9 @@ MachineProfile Example() {
           .measured_at = 1'700'000'000,
           .efficiency_cpus = 4,
           .disk_mbs = 1500.5,
-          .rates = {{1, 10, 100, 20, 0.25, 7, 15, 20, 4},
-                    {2, 18, 200, 40, 1.5, 12, 30, 20, 4},
-                    {8, 30, 800, 100, 3, 24, 90, 20, 4}}};
+          .rates = {{1, 10, 100, 20, 0.25, 7, 15, 20, 4, 60},
+                    {2, 18, 200, 40, 1.5, 12, 30, 20, 4, 100},
+                    {8, 30, 800, 100, 3, 24, 90, 20, 4, 400}}};
 }
 
 TEST(MachineProfile, IsReadBackAsItWasWritten) {
@@ -42,7 +42,7 @@ TEST(MachineProfile, ErrorsNameThePlace) {
   EXPECT_NE(broken("18.0", "-18.0").find("rates[1].read_gbs"), std::string::npos);
   EXPECT_NE(broken("18.0", "0").find("rates[1].read_gbs"), std::string::npos);
   EXPECT_NE(broken("\"cores\": 8", "\"cores\": \"8\"").find("machine.cores"), std::string::npos);
-  EXPECT_NE(broken("shoal-profile-2", "shoal-profile-0").find("shoal-profile-0"), std::string::npos);
+  EXPECT_NE(broken("shoal-profile-3", "shoal-profile-0").find("shoal-profile-0"), std::string::npos);
   EXPECT_NE(broken("disk_mbs", "disc_mbs").find("disc_mbs"), std::string::npos);
 }
 
@@ -55,6 +55,7 @@ TEST(MachineProfile, RatesBetweenMeasuredNumbersAreInterpolated) {
   EXPECT_DOUBLE_EQ(profile.rates_of(5).attention_gflops, 60);
   EXPECT_DOUBLE_EQ(profile.rates_of(5).handover_us, 20);
   EXPECT_DOUBLE_EQ(profile.rates_of(5).draw_ns, 4);
+  EXPECT_DOUBLE_EQ(profile.rates_of(5).int8_few_gops, 250);
   EXPECT_EQ(profile.rates_of(5).threads, 5);
   EXPECT_DOUBLE_EQ(profile.rates_of(100).f32_gflops, 100);
 }

@@ -45,8 +45,22 @@ WorkTime Overlap(double read_s, double multiply_s) {
   return time;
 }
 
-WorkTime Products(const ThreadRates& rates, double bytes, double int8_ops, double f32_ops, PlanTypes types) {
-  const double quantized_gops = types.int8 ? rates.int8_gops : rates.f32_gflops;
+/// Of products of so many rows with the same weights. A weight takes some time whatever the rows, which unpacks it, and some
+/// for each of them.
+double Int8Gops(const ThreadRates& rates, double rows) {
+  constexpr double kFew = ThreadRates::kFewRows;
+  constexpr double kMany = ThreadRates::kManyRows;
+  if (rates.int8_few_gops <= 0 || rows >= kMany) return rates.int8_gops;
+  if (rows <= kFew) return rates.int8_few_gops;
+  const double few = kFew / rates.int8_few_gops;
+  const double many = kMany / rates.int8_gops;
+  return rows / (few + (many - few) * (rows - kFew) / (kMany - kFew));
+}
+
+/// rows: that meet each weight.
+WorkTime Products(const ThreadRates& rates, double rows, double bytes, double int8_ops, double f32_ops,
+                  PlanTypes types) {
+  const double quantized_gops = types.int8 ? Int8Gops(rates, rows) : rates.f32_gflops;
   return Overlap(1e-9 * bytes / rates.read_gbs,
                  1e-9 * (int8_ops / quantized_gops + f32_ops / rates.f32_gflops));
 }
@@ -135,7 +149,11 @@ absl::StatusOr<Machines> Machines::Of(const Plan& plan, const std::vector<NodeFa
 }
 
 double Machines::message_s(size_t from, size_t to, double bytes) const {
-  return from == to ? 0 : link(from, to).half_trip_s + (bytes + kFrameBytes) * link(from, to).s_per_byte;
+  return from == to ? 0 : link(from, to).half_trip_s + link_busy_s(from, to, bytes);
+}
+
+double Machines::link_busy_s(size_t from, size_t to, double bytes) const {
+  return from == to ? 0 : (bytes + kFrameBytes) * link(from, to).s_per_byte;
 }
 
 std::string_view Name(Bound bound) {
@@ -183,7 +201,7 @@ WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rat
                    PlanTypes types) {
   const LayerFacts& facts = model.layers[layer];
   const double states = 2 * load.sequences * static_cast<double>(facts.state_bytes);  // Read and written.
-  WorkTime time = Products(rates, static_cast<double>(facts.bytes) + states,
+  WorkTime time = Products(rates, load.rows, static_cast<double>(facts.bytes) + states,
                            2 * load.rows * static_cast<double>(facts.int8_multiplies),
                            2 * load.rows * static_cast<double>(facts.f32_multiplies), types);
   const AttentionWork attention = AttentionOf(facts, load, types.kv);
@@ -202,13 +220,13 @@ WorkTime ExpertTime(const ModelFacts& model, size_t layer, const ThreadRates& ra
   // Each of E experts is chosen by a row with the probability K / E.
   const double distinct = facts.experts * Met(active / facts.experts, rows) * share;
   const double calls = rows * active * share;
-  return Products(rates, distinct * static_cast<double>(facts.expert_bytes),
+  return Products(rates, calls / distinct, distinct * static_cast<double>(facts.expert_bytes),
                   2 * calls * static_cast<double>(facts.expert_multiplies), 0, types);
 }
 
 WorkTime HeadTime(const ModelFacts& model, const ThreadRates& rates, const PlanLoad& load, PlanTypes types) {
   if (load.sampled <= 0) return {};
-  WorkTime time = Products(rates, static_cast<double>(model.head_bytes),
+  WorkTime time = Products(rates, load.sampled, static_cast<double>(model.head_bytes),
                            2 * load.sampled * static_cast<double>(model.head_multiplies), 0, types);
   const double ids =
       static_cast<double>(model.head_multiplies) / static_cast<double>(std::max<int64_t>(model.hidden, 1));
@@ -274,7 +292,7 @@ ExchangeTime SegmentsOf(const ModelFacts& model, const Machines& machines, const
   const double hidden_bytes = rows * static_cast<double>(facts.feed_forward_width) * value_bytes;
   const double out_bytes = rows * static_cast<double>(model.hidden) * 4;
   const auto work = [&](size_t node) {
-    return Products(machines.rates(node), static_cast<double>(facts.feed_forward_bytes) * shares[node],
+    return Products(machines.rates(node), rows, static_cast<double>(facts.feed_forward_bytes) * shares[node],
                     2 * rows * static_cast<double>(facts.feed_forward_int8) * shares[node],
                     2 * rows * static_cast<double>(facts.feed_forward_f32) * shares[node], types);
   };
@@ -332,7 +350,9 @@ StepTime Predictor::step(const PlanLoad& load) const {
     const auto node = static_cast<size_t>(stage.node.value);
     StepTime::Stage& own = time.nodes[node];
     const bool first = &stage == &plan_.stages.front();
-    time.hops_s += machines_.message_s(at, node, first ? load.rows * kIdBytes : row_bytes);
+    const double bytes = first ? load.rows * kIdBytes : row_bytes;
+    time.hops_s += machines_.message_s(at, node, bytes);
+    own.arrival_s = machines_.link_busy_s(at, node, bytes);
     at = node;
     own.work += StageOverhead();
     for (int64_t l = stage.layers.begin; l < stage.layers.end; ++l) {
@@ -392,18 +412,22 @@ int64_t PromptChunkRows(int64_t rows_left, int64_t stages) {
 
 double Predictor::ttft_s(int64_t prompt) const {
   const int64_t stages = std::ssize(plan_.stages);
-  std::vector<double> free_at(static_cast<size_t>(stages),
-                              0.0);  // When each stage has done all chunks so far.
+  // When each stage has done all chunks so far, and when the link to it has carried them.
+  std::vector<double> free_at(static_cast<size_t>(stages), 0.0);
+  std::vector<double> link_free_at(static_cast<size_t>(stages), 0.0);
   double done = 0;
   for (int64_t before = 0; before < prompt;) {
     const int64_t rows = std::min(PromptChunkRows(prompt - before, stages), prompt - before);
     const bool last = before + rows == prompt;
     const StepTime time = step(PrefillLoad(static_cast<double>(rows), static_cast<double>(before), last));
-    const double hop_s = time.hops_s / static_cast<double>(stages + 1);
+    double trips_s = time.hops_s;
+    for (const StepTime::Stage& stage : time.nodes) trips_s -= stage.arrival_s;
+    const double hop_s = trips_s / static_cast<double>(stages + 1);
     double at = 0;
     for (size_t s = 0; s < free_at.size(); ++s) {
       const StepTime::Stage& stage = time.nodes[static_cast<size_t>(plan_.stages[s].node.value)];
-      at = std::max(at + hop_s, free_at[s]) + stage.busy_s() + (stages > 1 ? stage.serve_s : 0);
+      link_free_at[s] = std::max(at, link_free_at[s]) + stage.arrival_s;
+      at = std::max(link_free_at[s] + hop_s, free_at[s]) + stage.busy_s() + (stages > 1 ? stage.serve_s : 0);
       free_at[s] = at;
     }
     done = at + hop_s;

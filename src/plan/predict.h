@@ -40,6 +40,8 @@ class Machines {
   size_t size() const { return rates_.size(); }
   /// Seconds of a message of `bytes` from one node to another; 0 to itself.
   double message_s(size_t from, size_t to, double bytes) const;
+  /// Of them, those in which the link carries nothing else.
+  double link_busy_s(size_t from, size_t to, double bytes) const;
   /// Whether every link between different nodes was measured; the others are assumed (kAssumedLink, or kLocalLink in one
   /// process).
   bool all_links_known() const { return all_known_; }
@@ -124,9 +126,10 @@ ExchangeTime SegmentsOf(const ModelFacts& model, const Machines& machines, const
 /// A step on a plan.
 struct StepTime {
   struct Stage {
-    WorkTime work;       ///< Of this node alone: its layers, its own experts, the head.
-    double wait_s = 0;   ///< For experts of other nodes, beyond its own.
-    double serve_s = 0;  ///< What it computes for other stages' experts in a step.
+    WorkTime work;         ///< Of this node alone: its layers, its own experts, the head.
+    double wait_s = 0;     ///< For experts of other nodes, beyond its own.
+    double serve_s = 0;    ///< What it computes for other stages' experts in a step.
+    double arrival_s = 0;  ///< In which its rows keep the link busy, and the next step's wait; within hops_s.
     double busy_s() const { return work.seconds() + wait_s; }
   };
   std::vector<Stage> nodes;  ///< By NodeId; nodes without a stage only serve.

@@ -136,6 +136,35 @@ TEST(Predict, ManyRowsAreBoundByMultiplying) {
   EXPECT_NEAR(step.nodes[0].work.multiply_s, 6 * 256 * 2 * 20e6 / 100e9, 0.01);
 }
 
+TEST(Predict, FewRowsAreMultipliedAtTheRateOfFew) {
+  const auto multiply_s = [](double rows, double few_gops) {
+    Case one = Dense(1);
+    for (NodeFacts& node : one.nodes) {
+      node.rates->int8_gops = 100;
+      node.rates->int8_few_gops = few_gops;
+    }
+    for (LayerFacts& layer : one.model.layers) layer.int8_multiplies = 20'000'000;
+    return one.predict(
+        [&](const Predictor& p) { return p.step(PrefillLoad(rows, 0, false)).nodes[0].work.multiply_s; });
+  };
+  const double row_s = 6 * 2 * 20e6 / 100e9;
+  EXPECT_NEAR(multiply_s(16, 50), 16 * 2 * row_s, 0.01);
+  EXPECT_NEAR(multiply_s(256, 50), 256 * row_s, 0.01);
+  // Each weight takes as long as some 17 rows, and for each row.
+  EXPECT_NEAR(multiply_s(136, 50), (32 + (256 - 32) * 0.5) * row_s, 0.01);
+  EXPECT_NEAR(multiply_s(16, 0), 16 * row_s, 0.01);  // Not measured.
+}
+
+TEST(Predict, ChunksOfAPromptWaitForTheLinkThatCarriesThem) {
+  const auto ttft_s = [](double mbs) {
+    Case two = Dense(2, 0, mbs);
+    return two.predict([](const Predictor& p) { return p.ttft_s(2048); });
+  };
+  const double bytes = 2048.0 * 128 * 4;  // Positions, D, bytes of each.
+  EXPECT_GT(ttft_s(1), bytes / 1e6);
+  EXPECT_LT(ttft_s(1), bytes / 1e6 + 2 * ttft_s(0));
+}
+
 TEST(Predict, EachHopCostsHalfARoundTripAndItsBytes) {
   const double alone_s = Dense(1).latency_s();
   const double free_s = Dense(3).latency_s();
