@@ -49,11 +49,12 @@ class Stream(threading.Thread):
 
     path = "/v1/chat/completions"
     timeout_s = 120
+    tokens = 150
 
     def __init__(self, cluster, model, index, state, stop, again):
         super().__init__(daemon=True)
         filler = "" if state != "prefill" else " ".join(f"The robot saw stone {i} of {index}." for i in range(120))
-        self.body = dict(model=model, stream=True, max_tokens=150, seed=100 + index, ignore_eos=True,
+        self.body = dict(model=model, stream=True, max_tokens=self.tokens, seed=100 + index, ignore_eos=True,
                          messages=[dict(role="user", content=f"{filler} Tell me a story about robot {index}.")],
                          **SAMPLING[index % len(SAMPLING)])
         if stop:
@@ -317,8 +318,11 @@ def main():
     parser.add_argument("--model", default=ROOT / "models" / "shoal-demo-4bit", type=Path)
     parser.add_argument("--states", default="decode,prefill,idle")
     parser.add_argument("--only", default=".", help="faults whose name matches this regular expression")
+    parser.add_argument("--tokens", default=Stream.tokens, type=int,
+                        help="of each stream; more of them where a session takes long to change beside a fast machine's streams")
     parser.add_argument("--contexts", default="", help="measure the loss of a node with a buddy behind prompts of so many tokens")
     flags = parser.parse_args()
+    Stream.tokens = flags.tokens
     print(f"{flags.model.name}; {machine()}, a thread a process; commit {commit()}; {1 if flags.contexts else STREAMS} streams\n")
     if flags.contexts:
         with tempfile.TemporaryDirectory() as folder:
