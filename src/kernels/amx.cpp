@@ -1,5 +1,5 @@
 // AMX: products of quantized weights and many rows on tile registers; lane_amx.inc describes them and their
-// bound. All other kernels, and products of few rows, are those of avx512.cpp. Exports AmxKernels alone.
+// bound. All other kernels, and products of few rows, are those of amx_vectors.cpp. Exports AmxKernels alone.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -11,6 +11,8 @@
 
 namespace shoal {
 namespace {
+
+constexpr bool kSplatsInOperands = false;  // As in amx_vectors.cpp.
 
 #include "kernels/lane_amx.inc"
 
@@ -79,7 +81,7 @@ class CpuTiles {
 constexpr int64_t kRowsMin = 6;
 
 void matmul_affine(const MatmulAffineArgs& args) {
-  if (args.x.rows < kRowsMin) return Avx512Kernels().matmul_affine(args);
+  if (args.x.rows < kRowsMin) return AmxVectorKernels().matmul_affine(args);
   CpuTiles tiles;
   MultiplyOnTiles(tiles, args);
 }
@@ -88,7 +90,7 @@ void matmul_affine(const MatmulAffineArgs& args) {
 
 const Kernels& AmxKernels() {
   static const Kernels table = [] {
-    Kernels kernels = Avx512Kernels();
+    Kernels kernels = AmxVectorKernels();
     kernels.isa = Isa::kAmx;
     kernels.matmul_affine = matmul_affine;
     return kernels;

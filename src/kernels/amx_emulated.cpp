@@ -14,6 +14,8 @@
 namespace shoal {
 namespace {
 
+constexpr bool kSplatsInOperands = true;
+
 #include "kernels/lane_amx.inc"
 
 /// The interface of CpuTiles in amx.cpp. Whatever would raise an exception on a CPU fails a CHECK here.

@@ -14,6 +14,7 @@ const Kernels& ReferenceKernels();
 const Kernels& Avx2Kernels();
 const Kernels& AvxVnniKernels();  ///< In avx2.cpp, too.
 const Kernels& Avx512Kernels();
+const Kernels& AmxVectorKernels();  ///< What AmxKernels has beside its products on tiles.
 const Kernels& AmxKernels();
 #elif defined(__aarch64__)
 const Kernels& NeonKernels();

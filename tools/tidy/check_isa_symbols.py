@@ -9,7 +9,8 @@ usage: check_isa_symbols.py libshoal_kernels.a [library ...]
 import subprocess
 import sys
 
-OBJECTS = {"reference": "ReferenceKernels", "avx2": "Avx2Kernels AvxVnniKernels", "avx512": "Avx512Kernels", "amx": "AmxKernels",
+OBJECTS = {"reference": "ReferenceKernels", "avx2": "Avx2Kernels AvxVnniKernels", "avx512": "Avx512Kernels", "amx_vectors": "AmxVectorKernels",
+           "amx": "AmxKernels",
            "neon": "NeonKernels", "neon_dotprod": "NeonDotprodKernels", "neon_i8mm": "NeonI8mmKernels",
            "amx_emulated": "MatmulOnEmulatedTiles"}
 
