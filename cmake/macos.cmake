@@ -18,4 +18,8 @@ set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE BOTH)
 set(ENV{PKG_CONFIG_LIBDIR} ${macos_root}/pkgconfig)
 set(SHOAL_RUST_TARGET aarch64-apple-darwin)
-set(SHOAL_CARGO_BUILD ${CMAKE_COMMAND} -E env PATH=${macos_root}/../zig/bin:$ENV{PATH} cargo zigbuild)
+# What zig makes, its C++ library among that, stays below build/, as for the compiler above.
+set(macos_cache ${macos_root}/../zig-cache)
+set(SHOAL_CARGO_BUILD
+    ${CMAKE_COMMAND} -E env PATH=${macos_root}/../zig/bin:$ENV{PATH} ZIG_GLOBAL_CACHE_DIR=${macos_cache} ZIG_LOCAL_CACHE_DIR=${macos_cache}
+    CARGO_ZIGBUILD_CACHE_DIR=${macos_cache}/cargo cargo zigbuild)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Makes a folder with which this Linux machine compiles and links the whole binary for macOS (`./dev check macos`).
 
-    root.py OUT --zig ZIG
+    root.py OUT --zig ZIG --cache CACHE
 
-ZIG is the program of the PyPI package `ziglang`: a clang with headers and libraries of C and C++ for macOS. In OUT come
+ZIG is the program of the PyPI package `ziglang`: a clang with headers and libraries of C and C++ for macOS. CACHE is the folder
+where it keeps what it made, its C++ library among that. In OUT come
     bin/          clang++, ar and ranlib, which are that program
     include/      links to this system's headers of third parties: what they declare is the same on macOS
     cmake/        a package per third party, for find_package(): its headers, and nothing to link; protoc and gRPC's plugin are
@@ -87,11 +88,12 @@ def write_packages(out):
                                               encoding="utf-8")
 
 
-def write_programs(folder, zig):
+def write_programs(folder, zig, cache):
     folder.mkdir()
     for name, words in {"clang++": "c++", "ar": "ar", "ranlib": "ranlib"}.items():
         program = folder / name
-        program.write_text(f'#!/bin/sh\nexec "{zig}" {words} "$@"\n', encoding="utf-8")
+        program.write_text(f'#!/bin/sh\nexport ZIG_GLOBAL_CACHE_DIR="{cache}" ZIG_LOCAL_CACHE_DIR="{cache}"\n'
+                           f'exec "{zig}" {words} "$@"\n', encoding="utf-8")
         program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
 
 
@@ -99,13 +101,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--zig", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
     arguments = parser.parse_args()
     out = arguments.out.absolute()
     if out.exists():
         shutil.rmtree(out)
     link_headers(out / "include")
     write_packages(out)
-    write_programs(out / "bin", arguments.zig.absolute())
+    write_programs(out / "bin", arguments.zig.absolute(), arguments.cache.absolute())
 
 
 if __name__ == "__main__":
