@@ -148,15 +148,5 @@ TEST(Cgroup, AQuotaFeedsWholeThreads) {
   EXPECT_EQ(ThreadsFedBy(4.0), 4);
 }
 
-TEST(Topology, ThisMachineHasACpuAndMemory) {
-  const Topology topology = ReadTopology();
-  EXPECT_FALSE(topology.cpu_name.empty());
-  EXPECT_GE(topology.cpus, topology.cores);
-  EXPECT_GE(topology.cores, 1);
-  EXPECT_GT(topology.memory_bytes, int64_t{1} << 28);
-  EXPECT_GT(UsableMemory(topology), 0);
-  EXPECT_LT(UsableMemory(topology), topology.memory_bytes);
-}
-
 }  // namespace
 }  // namespace shoal
