@@ -38,6 +38,8 @@ PACKAGES = {
     "yaml-cpp": ("", ["yaml-cpp"]),
     "ZLIB": ("", ["ZLIB::ZLIB"]),
 }
+# Boost 1.74 takes std::result_of from a C++ library that it does not know, and this one has dropped it.
+DEFINITIONS = {"Boost::headers": "BOOST_ASIO_HAS_STD_INVOKE_RESULT=1"}
 PROGRAMS = {"gRPC": ("gRPC::grpc_cpp_plugin", "grpc_cpp_plugin"), "Protobuf": ("protobuf::protoc", "protoc")}
 PKGCONFIG = ["libxxhash", "ncursesw"]
 
@@ -67,6 +69,7 @@ def write_packages(out):
             lines += [f"if(NOT TARGET {library})",
                       f"  add_library({library} INTERFACE IMPORTED)",
                       f'  target_include_directories({library} SYSTEM INTERFACE "{out}/include")',
+                      *([f"  target_compile_definitions({library} INTERFACE {DEFINITIONS[library]})"] if library in DEFINITIONS else []),
                       "endif()"]
         if name in PROGRAMS:
             target, program = PROGRAMS[name]
