@@ -84,8 +84,8 @@ void BatchPlanner::add_decodes(Step& step, InFlight& record) {
   // One step for all waits until all are back; the pipeline is not empty meanwhile.
   if (steps == 1 && static_cast<int64_t>(ready.size()) < decoding) return;
   const int64_t share = (decoding + steps - 1) / steps;
-  auto found =
-      draft(std::span(ready).first(static_cast<size_t>(std::min(share, std::ssize(ready)))), steps == 1);
+  auto found = draft(std::span(ready).first(static_cast<size_t>(std::min<int64_t>(share, std::ssize(ready)))),
+                     steps == 1);
   if (!found.has_value()) return;
   std::vector<Draft> drafts = *std::move(found);
   drafts.resize(ready.size());
@@ -328,7 +328,7 @@ int64_t BatchPlanner::Named::accepted(std::span<const SampledToken> tokens) cons
   size_t right = 0;
   while (right < draft.tokens.size() && right < tokens.size() && tokens[right].id == draft.tokens[right])
     ++right;
-  return std::min(std::ssize(tokens), static_cast<int64_t>(right) + 1);
+  return std::min<int64_t>(std::ssize(tokens), static_cast<int64_t>(right) + 1);
 }
 
 // What a result says of one sequence; named: its slice in the step.

@@ -93,7 +93,7 @@ DraftOffer DraftModel::offer(const Sequence& sequence, int64_t tokens) {
   if (tokens <= 0) return {};
   const Copy& copy = copy_of(sequence);
   if (copy.refused) return {};
-  return {.tokens = tokens, .behind = length - std::min(copy.agreed, length - 1)};
+  return {.tokens = tokens, .behind = length - std::min<int64_t>(copy.agreed, length - 1)};
 }
 
 bool DraftModel::begin(std::span<const Wish> wishes, int32_t vocabulary) {
@@ -112,7 +112,7 @@ std::optional<DraftModel::Member> DraftModel::member(const Wish& wish) {
   const Sequence& sequence = wish.sequence;
   Copy& copy = copies_.at(sequence.id);
   const auto length = std::ssize(sequence.tokens);
-  const int64_t begin = std::min(copy.agreed, length - 1);
+  const int64_t begin = std::min<int64_t>(copy.agreed, length - 1);
   const int64_t end = begin + wish.share.rows;
   SHOAL_CHECK(wish.share.rows > 0 && end <= length);     // As offered,
   SHOAL_CHECK(wish.share.tokens == 0 || end == length);  // and as DraftShare says.

@@ -179,7 +179,7 @@ DraftPolicy::Weighed DraftPolicy::weigh(std::span<const DraftCandidate> candidat
       rows.push_back({gain, (before - gain) * unkept, i});
     }
   }
-  const auto most = std::min(std::ssize(rows), std::min(step.draft_rows, kDraftRowsMax));
+  const auto most = std::min<int64_t>(std::ssize(rows), std::min(step.draft_rows, kDraftRowsMax));
   std::ranges::partial_sort(rows, rows.begin() + most, std::ranges::greater(), &Row::gain);
   const double undrafted_ns = costs.at(step.rows);
   const double most_ns =

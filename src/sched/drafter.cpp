@@ -88,7 +88,7 @@ void Drafter::index(Sequence& sequence) const {
 
 Draft Drafter::draft_for(Sequence& sequence) const {
   if (const auto expected = ExpectedNext(sequence); !expected.empty()) {
-    const int64_t most = std::min(tokens_max(sequence, kExpectedAtOnce), std::ssize(expected));
+    const int64_t most = std::min<int64_t>(tokens_max(sequence, kExpectedAtOnce), std::ssize(expected));
     return {.matched = PromptLookup::kMatchMax, .tokens = {expected.begin(), expected.begin() + most}};
   }
   index(sequence);

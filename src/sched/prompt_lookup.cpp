@@ -44,7 +44,7 @@ void PromptLookup::grow(std::span<const int32_t> tokens) {
 }
 
 void PromptLookup::extend(std::span<const int32_t> tokens, int64_t most) {
-  const int64_t end = std::min(std::ssize(tokens), indexed() + most);
+  const int64_t end = std::min<int64_t>(std::ssize(tokens), indexed() + most);
   for (int64_t i = indexed(); i < end; ++i) {
     const bool follows =
         source_ >= 0 && tokens[static_cast<size_t>(source_ + 1)] == tokens[static_cast<size_t>(i)];

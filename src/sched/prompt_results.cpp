@@ -12,7 +12,7 @@ PromptDue AskOfPrompt(const Sequence& sequence, SeqSlice& slice) {
   PromptDue due;
   if (request.score_prompt && sequence.scored + 1 < prompt) {
     // Row r tells of the token behind it.
-    for (int64_t next = begin + 1; next < std::min(end + 1, prompt); ++next) {
+    for (int64_t next = begin + 1; next < std::min<int64_t>(end + 1, prompt); ++next) {
       slice.scored.push_back(request.prompt[static_cast<size_t>(next)]);
     }
     due.scores = std::ssize(slice.scored);

@@ -111,7 +111,7 @@ struct Sequence {
   int64_t cacheable() const {
     if (request.pool == Pool::kMean) return 0;
     const bool all_scored = !request.score_prompt || scored + 1 >= std::ssize(request.prompt);
-    return all_scored ? std::ssize(tokens) - 1 : std::min(scored, std::ssize(tokens) - 1);
+    return all_scored ? std::ssize(tokens) - 1 : std::min<int64_t>(scored, std::ssize(tokens) - 1);
   }
   /// One token a step from here on, at least: all but its last one are cached or in flight, or were accepted as drafted.
   bool decoding() const { return sample_pending || unscheduled() == 1 + standing.again; }
