@@ -285,7 +285,7 @@ std::unique_lock<std::mutex> NodeHost::turn_to_load(const HostedNode& node) {
   }
   std::unique_lock loading(loading_);
   const std::lock_guard lock(mutex_);
-  to_load_.extract(node);  // One of them.
+  (void)to_load_.extract(node);  // One of them.
   return loading;
 }
 

@@ -284,7 +284,7 @@ std::shared_ptr<const void> WorkerNode::overtake(const std::string& model_hash) 
   if (weights_ != nullptr) weights_->interrupt(model_hash);
   return {nullptr, [this, model_hash](std::nullptr_t) {
             const std::lock_guard lock(mutex_);
-            overtaking_.extract(model_hash);  // One of them.
+            (void)overtaking_.extract(model_hash);  // One of them.
           }};
 }
 
