@@ -68,7 +68,7 @@ class Planner {
   absl::StatusOr<Deployment> plan() {
     const LaunchKeys& keys = file_.launch;
     deployment_.name = keys.name.empty() ? NameOfFile(context_.path) : keys.name;
-    const bool exposed = std::ranges::any_of(file_.nodes, [this](const NodeFacts& node) {
+    const bool exposed = std::ranges::any_of(file_.nodes, [](const NodeFacts& node) {
       return !node.address.empty() && !IsLoopback(host_of(node));
     });
     if (!keys.key_file.empty()) deployment_.key_file = LocalPath(keys.key_file, context_);
