@@ -265,7 +265,11 @@ absl::Status Checkpoint::read_index(const std::string& path) {
   std::erase_if(tensors_, [&](const TensorInfo& tensor) {
     const auto listed = weight_map.find(tensor.name);
     const bool used = listed != weight_map.end() && files.at(listed->second) == tensor.file;
-    (used ? found.insert(tensor.name).second : elsewhere.emplace(tensor.name, tensor.file).second);
+    if (used) {
+      found.insert(tensor.name);
+    } else {
+      elsewhere.emplace(tensor.name, tensor.file);
+    }
     return !used;
   });
   for (const auto& [tensor, shard] : weight_map) {
