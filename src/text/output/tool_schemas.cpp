@@ -73,7 +73,8 @@ void AddTypes(const Json& part, ValueTypes& types) {
 bool NamesType(const Json& part, std::string_view type) {
   const auto found = part.find("type");
   if (found == part.end()) return false;
-  return *found == type || (found->is_array() && std::ranges::find(*found, type) != found->end());
+  return *found == type ||
+         (found->is_array() && std::ranges::any_of(*found, [&](const Json& one) { return one == type; }));
 }
 
 }  // namespace
