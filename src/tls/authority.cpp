@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "tls/certificate.h"
+#include "tls/certificate_facts.h"
 #include "tls/openssl.h"
 #include "tls/private_file.h"
 
@@ -87,6 +88,23 @@ void AddExtension(X509* certificate, X509* issuer, int kind, const std::string& 
   SHOAL_CHECK_EQ(X509_add_ext(certificate, extension.get(), -1), 1);
 }
 
+/// Some authorities have no identifier of their key: they are found by name alone.
+void NameIssuersKey(X509* certificate, X509* issuer) {
+  const std::unique_ptr<ASN1_OCTET_STRING, OpenSslFree<ASN1_OCTET_STRING_free>> identifier(
+      static_cast<ASN1_OCTET_STRING*>(
+          X509_get_ext_d2i(issuer, NID_subject_key_identifier, nullptr, nullptr)));
+  if (identifier != nullptr) AddExtension(certificate, issuer, NID_authority_key_identifier, "keyid");
+  (void)OpenSslErrors();
+}
+
+/// With SHA-256, but for keys that have a hash of their own, as Ed25519. InvalidArgument: the key signs no certificates.
+absl::Status Sign(X509* certificate, EVP_PKEY* key) {
+  int digest = NID_undef;
+  const bool own = EVP_PKEY_get_default_digest_nid(key, &digest) == 2 && digest == NID_undef;
+  if (X509_sign(certificate, key, own ? nullptr : EVP_sha256()) > 0) return absl::OkStatus();
+  return InvalidArgument("the authority's key signs no certificates ({})", OpenSslErrors());
+}
+
 /// The certificate of a node's key.
 absl::StatusOr<CertificatePtr> Certify(const CertifiedKey& authority, EVP_PKEY* key,
                                        const NodeCertificateOrder& order) {
@@ -108,14 +126,20 @@ absl::StatusOr<CertificatePtr> Certify(const CertifiedKey& authority, EVP_PKEY* 
     (void)OpenSslErrors();
     return InvalidArgument("the authority's key is not that of its certificate");
   }
+  if (X509_check_ca(issuer.get()) == 0) {
+    return InvalidArgument(
+        "the certificate of '{}' is none of an authority: expected CA:TRUE (isCA: true of cert-manager), and "
+        "a key that may sign certificates",
+        FactsOf(issuer.get()).subject);
+  }
   CertificatePtr certificate = Begin(key, order.name, order.days, order.now_s);
   SHOAL_CHECK_EQ(X509_set_issuer_name(certificate.get(), X509_get_subject_name(issuer.get())), 1);
   AddExtension(certificate.get(), issuer.get(), NID_basic_constraints, "critical,CA:FALSE");
   AddExtension(certificate.get(), issuer.get(), NID_key_usage, "critical,digitalSignature");
   AddExtension(certificate.get(), issuer.get(), NID_ext_key_usage, "serverAuth,clientAuth");
   AddExtension(certificate.get(), issuer.get(), NID_subject_alt_name, names);
-  AddExtension(certificate.get(), issuer.get(), NID_authority_key_identifier, "keyid");
-  SHOAL_CHECK(X509_sign(certificate.get(), issuer_key.get(), EVP_sha256()) > 0);
+  NameIssuersKey(certificate.get(), issuer.get());
+  RETURN_IF_ERROR(Sign(certificate.get(), issuer_key.get()));
   return certificate;
 }
 

@@ -47,6 +47,71 @@ TEST(Authority, WhatNoCertificateCanNameIsRefused) {
               HasSubstr("not that of its certificate"));
 }
 
+// Of openssl, good for a century: a key of P-256 with a certificate that has no identifier of it, another that is no
+// authority's, and an authority of Ed25519.
+constexpr char kOtherKey[] = R"(-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIM/XUpockBq/G4GuLg+UyOrgcPjmAOhp/EHOjEkE/eY2oAoGCCqGSM49
+AwEHoUQDQgAEvIS97JH4yYb8X3PXSEG8vd8KIG4CnJkOLVWK+YiTGBiLAbtvRYvR
+fdzL8DpNP6zf7K3TAYJ2ORFamgsyR1VcNw==
+-----END EC PRIVATE KEY-----
+)";
+constexpr char kWithoutIdentifier[] = R"(-----BEGIN CERTIFICATE-----
+MIIBcDCCARagAwIBAgIUDhY3kNppRZ0WF5lzx2bScoqBIecwCgYIKoZIzj0EAwIw
+HDEaMBgGA1UEAwwRYW5vdGhlciBhdXRob3JpdHkwIBcNMjYxMjAxMTY1NzAwWhgP
+MjEyNjExMDcxNjU3MDBaMBwxGjAYBgNVBAMMEWFub3RoZXIgYXV0aG9yaXR5MFkw
+EwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEvIS97JH4yYb8X3PXSEG8vd8KIG4CnJkO
+LVWK+YiTGBiLAbtvRYvRfdzL8DpNP6zf7K3TAYJ2ORFamgsyR1VcN6M0MDIwHwYD
+VR0jBBgwFoAUtuHxEk2vtzRvPM8AgX8n9RhYfewwDwYDVR0TAQH/BAUwAwEB/zAK
+BggqhkjOPQQDAgNIADBFAiEAmm+CGEQZpgMgXhjXcmRYzpUy8d+Djnd5TnF59JaA
+/0kCIDbqlshotUmEqWy94X1qs28Y77IsAtZBTI67TBCHWT11
+-----END CERTIFICATE-----
+)";
+constexpr char kOfNoAuthority[] = R"(-----BEGIN CERTIFICATE-----
+MIIBgTCCASigAwIBAgIUeF60APsSJw8D10hUD3ko1qyx1mYwCgYIKoZIzj0EAwIw
+FzEVMBMGA1UEAwwMbm8gYXV0aG9yaXR5MCAXDTI2MTIwMTE2NTcwMFoYDzIxMjYx
+MTA3MTY1NzAwWjAXMRUwEwYDVQQDDAxubyBhdXRob3JpdHkwWTATBgcqhkjOPQIB
+BggqhkjOPQMBBwNCAAS8hL3skfjJhvxfc9dIQby93wogbgKcmQ4tVYr5iJMYGIsB
+u29Fi9F93MvwOk0/rN/srdMBgnY5EVqaCzJHVVw3o1AwTjAdBgNVHQ4EFgQUtuHx
+Ek2vtzRvPM8AgX8n9RhYfewwHwYDVR0jBBgwFoAUtuHxEk2vtzRvPM8AgX8n9RhY
+fewwDAYDVR0TAQH/BAIwADAKBggqhkjOPQQDAgNHADBEAiBuznVD8IAgxnb494Lj
+S43dBm+c4ZuYbtiEfScBFAYpywIga17pqRGjH5ZtpMcTsdw6nYpDw4vqR10sO8Ci
+YlnTxb8=
+-----END CERTIFICATE-----
+)";
+constexpr char kEd25519Key[] = R"(-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEILe6+4iEt3CGyfC+hqlMjVFv1Bkys9zf7way02FXZwb1
+-----END PRIVATE KEY-----
+)";
+constexpr char kEd25519[] = R"(-----BEGIN CERTIFICATE-----
+MIIBTzCCAQGgAwIBAgIUWhcsAnIggDjO53N9DT+MJeZgs/swBQYDK2VwMBwxGjAY
+BgNVBAMMEWFub3RoZXIgYXV0aG9yaXR5MCAXDTI2MTIwMTE2NTcwMFoYDzIxMjYx
+MTA3MTY1NzAwWjAcMRowGAYDVQQDDBFhbm90aGVyIGF1dGhvcml0eTAqMAUGAytl
+cAMhABaG+tBMb3RvgO7/lTKSRYfQkzEFMPVygqUQjijALTSKo1MwUTAdBgNVHQ4E
+FgQU480+fW3eZH1L/8hCOaMFVC4RGGswHwYDVR0jBBgwFoAU480+fW3eZH1L/8hC
+OaMFVC4RGGswDwYDVR0TAQH/BAUwAwEB/zAFBgMrZXADQQATxATmZqAJGU3t6oUK
+w+nihfH7cv0txKHcL++YjIQwW0yJO5pIeYyL6o/28G9Q5C8uzWl+sIKj3ZE0iext
+qNMF
+-----END CERTIFICATE-----
+)";
+
+TEST(Authority, AuthoritiesThatOthersMadeSignNodes) {
+  for (const CertifiedKey& authority :
+       {CertifiedKey{kWithoutIdentifier, kOtherKey}, {kEd25519, kEd25519Key}}) {
+    TestAuthority place;
+    const TlsFiles files = place.files_of({.name = "mini2"});
+    const auto node = MakeNodeCertificate(authority, {.name = "mini2"});
+    ASSERT_TRUE(node.ok()) << Message(node.status());
+    std::ofstream(files.authority) << authority.certificate;
+    std::ofstream(files.certificate) << node->certificate;
+    std::ofstream(files.key) << node->key;
+    const auto identity = TlsIdentity::Load(files);
+    ASSERT_TRUE(identity.ok()) << Message(identity.status());
+    EXPECT_EQ((*identity)->name(), "mini2");
+  }
+  EXPECT_THAT(Message(MakeNodeCertificate({kOfNoAuthority, kOtherKey}, {.name = "mini2"}).status()),
+              AllOf(HasSubstr("'no authority' is none of an authority"), HasSubstr("isCA: true")));
+}
+
 TEST(Authority, ARequestGetsACertificateForTheKeyThatSignedItAndForNothingElse) {
   TestAuthority authority;
   const CertifiedKey request = MakeCertificateRequest("what it calls itself does not count");

@@ -39,6 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   (void)TlsContext::Server(text, text, "fuzz");
   (void)TlsContext::Client(text);
   (void)SignCertificateRequest(Authority(), text, {.name = "fuzz"});
+  (void)MakeNodeCertificate({text, text}, {.name = "fuzz"});  // An authority that others made.
   (void)PemOfCertificate(text, "fuzz");
   TlsSession session(ServerContext());
   std::string plain;
