@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tries the packages of `./dev package` as a stranger would: on fresh systems, in a container, rendered for Kubernetes.
 
-  check_package.py [STEP ...]      steps: lint roots container chart; all by default
+  check_package.py [STEP ...]      steps: lint roots units container chart; all by default
 
 Needs root: systems are made by mmdebstrap below build/package/roots (archives of them are kept, delete them for newer ones),
 entered by chroot in namespaces of their own, whose network is loopback alone once packages are installed.
@@ -326,6 +326,137 @@ def roots():
         run("ip", "netns", "delete", NETWORK, check=False)
 
 
+# ------------------------------------------------------------------------------------------------------------ units
+
+
+class Booted:
+    """A systemd that runs a Root as its first process does. Of the network it has loopback alone."""
+
+    def __init__(self, root):
+        self.log = (ROOTS / f"{root.folder.name}-systemd.log").open("w+")
+        self.outer = subprocess.Popen(
+            ["ip", "netns", "exec", NETWORK, "unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child",
+             str(SOURCE / "tools/package/boot.sh"), str(root.folder), NETWORK],
+            stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.first = None
+
+    def __enter__(self):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.outer.poll() is None:
+            self.first = (run("pgrep", "-P", self.outer.pid, check=False).stdout.split() or [None])[0]
+            if self.first and self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded"):
+                return self
+            time.sleep(0.2)
+        self.__exit__()
+        raise Unbootable(Path(self.log.name).read_text()[-500:].strip() or f"exit status {self.outer.poll()}")
+
+    def __exit__(self, *_):
+        # Whatever runs in it ends with its first process.
+        for pid in (self.first, str(self.outer.pid)):
+            if pid:
+                run("kill", "-KILL", pid, check=False)
+        self.outer.wait(20)
+        self.log.close()
+        clean = 'mount -t cgroup2 cgroup2 /mnt && find "/mnt/$0" -depth -type d -exec rmdir {} +'
+        run("unshare", "--mount", "sh", "-c", clean, NETWORK, check=False)
+
+    def run(self, *words, **options):
+        return run("nsenter", "--target", self.first, "--all", *words, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, **options)
+
+    def shows(self, unit, name):
+        return self.run("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
+
+    def expect(self, unit, **properties):
+        for name, wanted in properties.items():
+            if (got := self.shows(unit, name)) != wanted:
+                said = self.run("systemctl", "status", "--no-pager", "--lines=20", unit, check=False).stdout
+                raise Failed(f"{unit}: expected {name}={wanted}, got {got}\n{said}")
+
+    def wait_for(self, unit, name, wanted, seconds=20):
+        deadline = time.monotonic() + seconds
+        while self.shows(unit, name) != wanted and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.expect(unit, **{name: wanted})
+
+
+class Unbootable(Exception):
+    """No systemd starts in namespaces here; with why."""
+
+
+def stream_while(stop):
+    """Runs in the network of the system: a long answer; `stop`, a command, runs at its first token. Prints the last line and s."""
+    body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "temperature": 0, "max_tokens": 400,
+            "ignore_eos": True}
+    request = urllib.request.Request("http://127.0.0.1:8000/v1/chat/completions", json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"})
+    stopper, last, begin, tokens = None, "", 0, 0
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        for line in answer:
+            if not line.startswith(b"data: "):
+                continue
+            last = line[6:].decode().strip()
+            tokens += 1
+            if stopper is None:
+                begin, stopper = time.monotonic(), subprocess.Popen(stop)
+    answered_s = time.monotonic() - begin
+    print(json.dumps({"last": last, "answered_s": answered_s, "pieces": tokens, "stop": stopper.wait(40)}))
+
+
+def try_units(system, root):
+    """Starts the package's units, asks, kills and stops them, as an administrator does."""
+    root.run("apt-get", "update", "-qq")
+    deb = only("*.deb")
+    shutil.copy(deb, root.folder / "root" / deb.name)
+    root.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "systemd", f"/root/{deb.name}")
+    flags = root.folder / "etc/shoal/serve.env"
+    flags.write_text(re.sub(r"^(SHOAL_SERVE_FLAGS=.*)", r"\1 --workers 127.0.0.1:50051", flags.read_text(), flags=re.M))
+    with Booted(root) as booted:
+        begin = time.monotonic()
+        booted.run("systemctl", "start", "shoal-worker", "shoal")
+        told = json.loads(run("ip", "netns", "exec", NETWORK, sys.executable, __file__, "--ask", timeout_s=120).stdout)
+        if ANSWER not in told["text"] or len(told["nodes"]) != 2 or None in told["nodes"].values():
+            raise Failed(f"expected '{ANSWER}' from two nodes with layers, got {told}")
+        first_s = time.monotonic() - begin
+        for unit in ("shoal-worker", "shoal"):
+            booted.expect(unit, ActiveState="active", NRestarts="0", User="shoal")
+        # Without files to read again a reload harms nobody.
+        booted.run("systemctl", "reload", "shoal")
+        booted.expect("shoal", ActiveState="active", NRestarts="0")
+        # A process that dies comes back, and takes its part again.
+        booted.run("systemctl", "kill", "--signal=KILL", "shoal-worker")
+        booted.wait_for("shoal-worker", "NRestarts", "1")
+        booted.wait_for("shoal-worker", "ActiveState", "active")
+        told = json.loads(run("ip", "netns", "exec", NETWORK, sys.executable, __file__, "--ask", timeout_s=120).stdout)
+        if ANSWER not in told["text"]:
+            raise Failed(f"after its worker came back it answers: {told}")
+        # A stop lets the running answer end.
+        stop = ["nsenter", "--target", booted.first, "--all", "systemctl", "stop", "shoal"]
+        said = json.loads(run("ip", "netns", "exec", NETWORK, sys.executable, __file__, "--stream-while", *stop,
+                              timeout_s=120).stdout)
+        if said["last"] != "[DONE]" or said["stop"] != 0:
+            raise Failed(f"a stop within an answer: {said}")
+        booted.run("systemctl", "stop", "shoal-worker")
+        for unit in ("shoal-worker", "shoal"):
+            booted.expect(unit, ActiveState="inactive", Result="success", ExecMainStatus="0")
+        say(f"{SYSTEMS[system]}: systemd starts both units, first answer {first_s:.1f} s later; a worker that is killed comes "
+            f"back; a stop lets {said['pieces']} pieces of an answer end, {said['answered_s']:.1f} s")
+
+
+def units():
+    run("ip", "netns", "add", NETWORK)
+    try:
+        run("ip", "-n", NETWORK, "link", "set", "lo", "up")
+        for system in SYSTEMS:
+            try:
+                archive_of(system)
+                with Root(system, "units") as root:
+                    try_units(system, root)
+            except Unbootable as error:
+                say(f"SKIPPED {SYSTEMS[system]}: systemd does not start in namespaces here: {error}")
+    finally:
+        run("ip", "netns", "delete", NETWORK, check=False)
+
+
 # -------------------------------------------------------------------------------------------------------- container
 
 
@@ -388,20 +519,55 @@ def rendered(helm, *values):
     return [document for document in yaml.safe_load_all(text) if document]
 
 
+def pod_of(document):
+    """The pod's spec of a document that has one, or {}."""
+    pod = document.get("spec", {}).get("template", document).get("spec", {})
+    return pod if isinstance(pod, dict) and "containers" in pod else {}
+
+
+def shoal_calls(one):
+    """The words behind `shoal` of all that a container runs: its arguments, probes and hooks, and lines of shell in them."""
+    hooks = list(one.get("lifecycle", {}).values())
+    commands = [probe["exec"]["command"] for probe in [one.get("readinessProbe", {}), one.get("livenessProbe", {}), *hooks]
+                if "exec" in probe]
+    if "command" in one:
+        commands.append(one["command"])
+    elif "args" in one:
+        commands.append(["shoal", *one["args"]])
+    for words in commands:
+        if words[0] == "shoal":
+            yield words[1:]
+        elif words[0] == "sh":
+            for line in re.split(r"[\n;]|\|\|", words[-1]):
+                parts = [part for part in shlex.split(line) if part != "exec"]
+                if parts[:1] == ["shoal"]:
+                    yield parts[1:]
+
+
 def check_flags(documents, help_of):
     """Each flag that a pod gives shoal is one that shoal has."""
     count = 0
     for document in documents:
-        pod = document.get("spec", {}).get("template", document).get("spec", {})
-        for one in pod.get("containers", []) if isinstance(pod, dict) else []:
-            probes = [probe["exec"]["command"][1:] for key in ("readinessProbe", "livenessProbe")
-                      if "exec" in (probe := one.get(key, {}))]
-            for words in ([one["args"]] if "args" in one else []) + probes:
-                for flag in (word.split("=")[0] for word in words[1:] if word.startswith("--")):
-                    count += 1
-                    if not re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(words[0])):
-                        raise Failed(f"{document['kind']} {document['metadata']['name']}: shoal {words[0]} has no {flag}")
+        pod = pod_of(document)
+        for words in (words for one in pod.get("initContainers", []) + pod.get("containers", []) for words in shoal_calls(one)):
+            command = " ".join(words[:2] if words[0] == "cert" else words[:1])
+            for flag in (word.split("=")[0] for word in words[1:] if word.startswith("--")):
+                count += 1
+                if not re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(command)):
+                    raise Failed(f"{document['kind']} {document['metadata']['name']}: shoal {command} has no {flag}")
     return count
+
+
+def check_mounts(documents):
+    """Each volume that a container mounts is one of its pod's, and none is there for nothing."""
+    for document in documents:
+        pod = pod_of(document)
+        claims = [claim["metadata"]["name"] for claim in document.get("spec", {}).get("volumeClaimTemplates", [])]
+        there = {volume["name"] for volume in pod.get("volumes", [])} | set(claims)
+        used = {mount["name"] for one in pod.get("initContainers", []) + pod.get("containers", [])
+                for mount in one.get("volumeMounts", [])}
+        if there != used:
+            raise Failed(f"{document['kind']} {document['metadata']['name']}: volumes {there}, mounted {used}")
 
 
 def chart():
@@ -415,18 +581,23 @@ def chart():
     helps = {}
 
     def help_of(command):
-        return helps.setdefault(command, run(BUILD / "bin/shoal", command, "--help").stdout)
+        return helps.setdefault(command, run(BUILD / "bin/shoal", *command.split(), "--help").stdout)
     cases = {
         "as it comes": (),
         "KEDA": ("--set", "autoscaling.kind=keda,serviceMonitor.enabled=true"),
         "HPA": ("--set", "autoscaling.kind=hpa,cache.size=50Gi,apiKeys.existingSecret=keys,apiKeys.adminSecret=admin"),
         "own": ("--set", "etcd.enabled=false,etcd.endpoint=etcd:2379,key.existingSecret=k,model.onWorkers=true,"
                          "model.volume.persistentVolumeClaim.claimName=models,service.type=LoadBalancer",
-                "--set", "worker.extraFlags={--threads=4}")}
+                "--set", "worker.extraFlags={--threads=4}"),
+        "TLS": ("--set", "tls.enabled=true,https.enabled=true,service.port=443,https.names={llm.example.org},"
+                         "serviceMonitor.enabled=true"),
+        "TLS, own": ("--set", "tls.enabled=true,tls.existingSecret=ca,tls.days=90,https.enabled=true,https.existingSecret=api"),
+        "HTTPS alone": ("--set", "https.enabled=true,https.existingSecret=api,serviceMonitor.enabled=true")}
     for name, values in cases.items():
         documents = rendered(helm, *values)
         kinds = [document["kind"] for document in documents]
         flags = check_flags(documents, help_of)
+        check_mounts(documents)
         for version in KUBERNETES:
             for document in documents:
                 if document["kind"] in CUSTOM:
@@ -439,7 +610,9 @@ def chart():
             + " ".join(sorted(set(kinds))))
         if {"KEDA": "ScaledObject", "HPA": "HorizontalPodAutoscaler"}.get(name, kinds[0]) not in kinds:
             raise Failed(f"{name}: {kinds}")
-    for wrong in ("worker.replicas=-1", "autoscaling.kind=magic", "mistyped=1"):
+    if "https.existingSecret" not in run(helm, "template", folder, *HELM_AS_OF, "--set", "https.enabled=true", check=False).stderr:
+        raise Failed("https without a certificate is taken")
+    for wrong in ("worker.replicas=-1", "autoscaling.kind=magic", "mistyped=1", "https.names={a b}"):
         said = run(helm, "template", folder, *HELM_AS_OF, "--set", wrong, check=False).stderr
         if "values don't meet the specifications" not in said:
             raise Failed(f"values.schema.json takes {wrong}")
@@ -449,9 +622,11 @@ def chart():
 def main():
     if sys.argv[1:] == ["--ask"]:
         return ask()
+    if sys.argv[1:2] == ["--stream-while"]:
+        return stream_while(sys.argv[2:])
     if os.geteuid() != 0:
         sys.exit("check package: it makes systems and enters them: run it as root")
-    steps = {"lint": lint, "roots": roots, "container": container, "chart": chart}
+    steps = {"lint": lint, "roots": roots, "units": units, "container": container, "chart": chart}
     failures = []
     for name in sys.argv[1:] or steps:
         print(name, flush=True)
