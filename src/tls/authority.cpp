@@ -99,8 +99,7 @@ void NameIssuersKey(X509* certificate, X509* issuer) {
 
 /// With SHA-256, but for keys that have a hash of their own, as Ed25519. InvalidArgument: the key signs no certificates.
 absl::Status Sign(X509* certificate, EVP_PKEY* key) {
-  int digest = NID_undef;
-  const bool own = EVP_PKEY_get_default_digest_nid(key, &digest) == 2 && digest == NID_undef;
+  const bool own = EVP_PKEY_is_a(key, "ED25519") == 1 || EVP_PKEY_is_a(key, "ED448") == 1;
   if (X509_sign(certificate, key, own ? nullptr : EVP_sha256()) > 0) return absl::OkStatus();
   return InvalidArgument("the authority's key signs no certificates ({})", OpenSslErrors());
 }

@@ -6,6 +6,8 @@
 Needs root: systems are made by mmdebstrap below build/package/roots (archives of them are kept, delete them for newer ones),
 entered by chroot in namespaces of their own, whose network is loopback alone once packages are installed.
 """
+import base64
+import contextlib
 import gzip
 import json
 import os
@@ -13,6 +15,7 @@ import re
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -175,22 +178,26 @@ class Root:
     def __exit__(self, *_):
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def words(self, *words, network=False):
-        """What runs `words` in it, with processes and mounts of its own, which end together. network: loopback alone."""
+    def words(self, *words, network=False, volumes=()):
+        """What runs `words` in it, with processes and mounts of its own, which end together. network: loopback alone.
+        volumes: (folder in it, where that is to be seen, too)."""
         enter = ('mount -t proc proc "$0/proc" && mount -t sysfs -o ro sysfs "$0/sys" && mount -t tmpfs tmpfs "$0/tmp" && '
-                 'mount -t tmpfs tmpfs "$0/dev/shm" && exec chroot "$0" "$@"')
+                 'mount -t tmpfs tmpfs "$0/dev/shm" && ')
+        for held, seen in volumes:
+            enter += f'mkdir -p "$0{seen}" && mount --bind "$0{held}" "$0{seen}" && '
+        enter += 'exec chroot "$0" "$@"'
         inside = ["ip", "netns", "exec", NETWORK] if network else []
         return [*inside, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter, str(self.folder),
                 *map(str, words)]
 
-    def run(self, *words, **options):
+    def run(self, *words, network=False, volumes=(), **options):
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-        return run(*self.words(*words), env=environment, **options)
+        return run(*self.words(*words, network=network, volumes=volumes), env=environment, **options)
 
-    def start(self, *words):
+    def start(self, *words, volumes=()):
         log = (ROOTS / f"{self.folder.name}-{words[-1] if len(words) == 1 else len(words)}.log").open("w+")
-        return subprocess.Popen(self.words(*words, network=True), stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}), log
+        return subprocess.Popen(self.words(*words, network=True, volumes=volumes), stdout=log, stderr=subprocess.STDOUT,
+                                start_new_session=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}), log
 
 
 def service(unit, more=()):
@@ -205,13 +212,14 @@ def service(unit, more=()):
     return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", *variables, *command, *more]
 
 
-def ask():
+def ask(url="http://127.0.0.1:8000", authorities=None):
     """Runs in the network of the system: prints when a coordinator served, the first token came, and who has which layers."""
+    trust = ssl.create_default_context(cafile=authorities) if authorities else None
     begin = time.monotonic()
     told = {}
     while True:
         try:
-            with urllib.request.urlopen("http://127.0.0.1:8000/health", timeout=2):
+            with urllib.request.urlopen(f"{url}/health", timeout=2, context=trust):
                 break
         except OSError:
             if time.monotonic() - begin > SECONDS_MOST:
@@ -219,10 +227,10 @@ def ask():
             time.sleep(0.05)
     told["ready_s"] = time.monotonic() - begin
     body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "temperature": 0, "max_tokens": 40}
-    request = urllib.request.Request("http://127.0.0.1:8000/v1/chat/completions", json.dumps(body).encode(),
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(),
                                      {"Content-Type": "application/json"})
     text = ""
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=30, context=trust) as answer:
         for line in answer:
             if not line.startswith(b"data: {"):
                 continue
@@ -232,21 +240,25 @@ def ask():
                 told.setdefault("first_token_s", time.monotonic() - begin)
                 text += piece
     told["text"] = text
-    with urllib.request.urlopen("http://127.0.0.1:8000/cluster/status", timeout=5) as answer:
+    with urllib.request.urlopen(f"{url}/cluster/status", timeout=5, context=trust) as answer:
         told["nodes"] = {node["name"]: node["layers"] for node in json.load(answer)["nodes"]}
     print(json.dumps(told))
 
 
-def ask_cluster(root, coordinator, worker):
-    """Starts both, asks, and stops them. Returns what ask() told."""
+@contextlib.contextmanager
+def asked_cluster(begin, *where):
+    """Starts processes by begin(), which returns those and their logs; yields what ask(*where) told, and stops them."""
     processes = []
     try:
-        processes = [root.start(*worker), root.start(*coordinator)]
-        done = run("ip", "netns", "exec", NETWORK, sys.executable, __file__, "--ask", timeout_s=120, check=False)
+        processes = begin()
+        done = run("ip", "netns", "exec", NETWORK, sys.executable, __file__, "--ask", *where, timeout_s=120, check=False)
         if done.returncode != 0:
             logs = "".join(Path(log.name).read_text()[-2000:] for _, log in processes)
             raise Failed(f"no answer: {done.stderr[-1000:]}\n{logs}")
         told = json.loads(done.stdout)
+        if ANSWER not in told["text"] or len(told["nodes"]) != 2 or None in told["nodes"].values():
+            raise Failed(f"expected '{ANSWER}' from two nodes with layers, got {told}")
+        yield told
     finally:
         # SIGTERM goes to the program, which is the first process of its namespace's own.
         for process, log in reversed(processes):
@@ -257,9 +269,12 @@ def ask_cluster(root, coordinator, worker):
                 os.killpg(process.pid, signal.SIGKILL)
                 raise Failed(f"{log.name}: it did not end within 20 s of SIGTERM") from None
             log.close()
-    if ANSWER not in told["text"] or len(told["nodes"]) != 2 or None in told["nodes"].values():
-        raise Failed(f"expected '{ANSWER}' from two nodes with layers, got {told}")
-    return told
+
+
+def ask_cluster(root, coordinator, worker):
+    """Starts both, asks, and stops them. Returns what ask() told."""
+    with asked_cluster(lambda: [root.start(*worker), root.start(*coordinator)]) as told:
+        return told
 
 
 def try_deb(root):
@@ -559,7 +574,7 @@ def check_flags(documents, help_of):
 
 
 def check_mounts(documents):
-    """Each volume that a container mounts is one of its pod's, and none is there for nothing."""
+    """Each volume that a container mounts is one of its pod's, none is there for nothing, and keys that sign are out of reach."""
     for document in documents:
         pod = pod_of(document)
         claims = [claim["metadata"]["name"] for claim in document.get("spec", {}).get("volumeClaimTemplates", [])]
@@ -568,6 +583,8 @@ def check_mounts(documents):
                 for mount in one.get("volumeMounts", [])}
         if there != used:
             raise Failed(f"{document['kind']} {document['metadata']['name']}: volumes {there}, mounted {used}")
+        if any(mount["name"] in ("authority", "scratch") for one in pod.get("containers", []) for mount in one.get("volumeMounts", [])):
+            raise Failed(f"{document['kind']} {document['metadata']['name']}: what serves sees the authority's key")
 
 
 def chart():
@@ -617,11 +634,85 @@ def chart():
         if "values don't meet the specifications" not in said:
             raise Failed(f"values.schema.json takes {wrong}")
     say("wrong values are refused")
+    chart_pods(helm)
+
+
+class Pod:
+    """One of a StatefulSet, without Kubernetes: its scripts and arguments in a Root, with folders in place of volumes."""
+
+    USER = ("setpriv", "--reuid=10001", "--regid=10001", "--clear-groups")
+
+    def __init__(self, root, document, secrets):
+        self.root, self.name = root, document["metadata"]["name"] + "-0"
+        self.spec = document["spec"]["template"]["spec"]
+        self.folders = {}
+        for volume in self.spec["volumes"]:
+            held = f"/pods/{self.name}/{volume['name']}"
+            folder = root.folder / held[1:]
+            folder.mkdir(parents=True)
+            if "secret" in volume:
+                data = secrets[volume["secret"]["secretName"]]
+                for item in volume["secret"].get("items", [{"key": key, "path": key} for key in data]):
+                    (folder / item["path"]).write_bytes(base64.b64decode(data[item["key"]]))
+            else:
+                os.chown(folder, 10001, 10001)
+            self.folders[volume["name"]] = held
+        first = self.spec["initContainers"][0]
+        self.run(first, first["command"])
+
+    def volumes(self, container):
+        return [(self.folders[mount["name"]], mount["mountPath"]) for mount in container["volumeMounts"]]
+
+    def run(self, container, words):
+        return self.root.run(*self.USER, "env", f"POD_NAME={self.name}", *words, network=True, volumes=self.volumes(container))
+
+    def start(self, replaced):
+        """replaced: flags that only a cluster of Kubernetes can have, and what is there in their place."""
+        container = self.spec["containers"][0]
+        args = [word.replace("$(POD_NAME)", self.name) for word in container["args"]]
+        args = [word for word in args if word.split("=")[0] not in replaced] + [more for more in replaced.values() if more]
+        return self.root.start(*self.USER, "env", "XDG_CACHE_HOME=/var/cache/shoal", "shoal", *args,
+                               volumes=self.volumes(container))
+
+
+def chart_pods(helm):
+    """The pods of the chart with certificates serve, are probed, and leave as Kubernetes has them leave."""
+    documents = rendered(helm, "--set", "tls.enabled=true,https.enabled=true,service.port=8000")
+    sets = {document["metadata"]["name"]: document for document in documents if document["kind"] == "StatefulSet"}
+    secrets = {document["metadata"]["name"]: document["data"] for document in documents if document["kind"] == "Secret"}
+    run("ip", "netns", "add", NETWORK)
+    try:
+        run("ip", "-n", NETWORK, "link", "set", "lo", "up")
+        with Root("bookworm", "pods") as root:
+            deb = only("*.deb")
+            shutil.copy(deb, root.folder / "root" / deb.name)
+            root.run("apt-get", "update", "-qq")
+            root.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", f"/root/{deb.name}")
+            with (root.folder / "etc/hosts").open("a") as hosts:
+                hosts.write("127.0.0.1 localhost llm-shoal\n")
+            coordinator = Pod(root, sets["llm-shoal-coordinator"], secrets)
+            worker = Pod(root, sets["llm-shoal-worker"], secrets)
+            trust = root.folder / f"{worker.folders['api-ca'][1:]}/ca.crt"
+            main = worker.spec["containers"][0]
+
+            def begin():
+                return [worker.start({"--join": ""}), coordinator.start({"--registry": "", "--join-listen": "",
+                                                                         "--workers": "--workers=127.0.0.1:50051"})]
+            with asked_cluster(begin, "https://localhost:8000", trust) as told:
+                if worker.name not in told["nodes"]:
+                    raise Failed(f"no {worker.name} in {told}")
+                worker.run(main, main["readinessProbe"]["exec"]["command"])
+                left = worker.run(main, main["lifecycle"]["preStop"]["exec"]["command"]).stdout
+                if f"node '{worker.name}' is drained" not in left:
+                    raise Failed(f"the hook before a worker stops says: {left}")
+                say(f"pods with certificates serve over HTTPS: {told['nodes']}; the worker is ready, and leaves by its hook")
+    finally:
+        run("ip", "netns", "delete", NETWORK, check=False)
 
 
 def main():
-    if sys.argv[1:] == ["--ask"]:
-        return ask()
+    if sys.argv[1:2] == ["--ask"]:
+        return ask(*sys.argv[2:])
     if sys.argv[1:2] == ["--stream-while"]:
         return stream_while(sys.argv[2:])
     if os.geteuid() != 0:
