@@ -583,7 +583,8 @@ def check_mounts(documents):
                 for mount in one.get("volumeMounts", [])}
         if there != used:
             raise Failed(f"{document['kind']} {document['metadata']['name']}: volumes {there}, mounted {used}")
-        if any(mount["name"] in ("authority", "scratch") for one in pod.get("containers", []) for mount in one.get("volumeMounts", [])):
+        served = {mount["name"] for one in pod.get("containers", []) for mount in one.get("volumeMounts", [])}
+        if served & {"authority", "scratch"}:
             raise Failed(f"{document['kind']} {document['metadata']['name']}: what serves sees the authority's key")
 
 
