@@ -35,7 +35,7 @@ class ProcessHandle {
  private:
   ProcessHandle(int pid, FileHandle file) : pid_(pid), file_(std::move(file)) {}
 
-  int pid_;
+  [[maybe_unused]] int pid_;  // Linux asks by the file alone.
   FileHandle file_;
 };
 
