@@ -117,7 +117,9 @@ def lint():
     lint_shell_files(folder)
     lint_manual(folder)
     # The program's own folders below /var and /etc are made by its scripts; names of systems that are not Debian's are its docs'.
-    accepted = "no-changelog,initial-upload-closes-no-bugs,changelog-file-missing-in-native-package,custom-library-search-path"
+    # Libraries are in the binary on purpose: it runs on several distributions (docs/install.md).
+    accepted = ("no-changelog,initial-upload-closes-no-bugs,changelog-file-missing-in-native-package,custom-library-search-path,"
+                "embedded-library")
     found = run("lintian", "--fail-on=error", f"--suppress-tags={accepted}", "--allow-root", "--tag-display-limit=0", deb,
                 check=False)
     errors = [line for line in found.stdout.splitlines() if line.startswith("E:")]
