@@ -130,13 +130,12 @@ absl::Status AddSizes(GgufDraft& draft) {
   } else {
     ASSIGN_OR_RETURN(config["rms_norm_eps"], keys.required_number(".attention.layer_norm_rms_epsilon"));
   }
-  ASSIGN_OR_RETURN(const std::vector<int64_t> heads, draft.per_layer(".attention.head_count"));
-  if (heads.empty()) return keys.refuse(".attention.head_count", "an integer");
-  // Layers without attention have none.
-  config["num_attention_heads"] = std::max<int64_t>(1, *std::ranges::max_element(heads));
-  ASSIGN_OR_RETURN(const std::vector<int64_t> ffn, draft.per_layer(".feed_forward_length"));
-  const int64_t widest = ffn.empty() ? 0 : *std::ranges::max_element(ffn);
-  if (widest > 0) config["intermediate_size"] = widest;
+  constexpr std::string_view kHeads = ".attention.head_count";
+  if (keys.find(kHeads) == nullptr) return keys.refuse(kHeads, "an integer");
+  ASSIGN_OR_RETURN(const int64_t heads, draft.of_all_layers(kHeads));
+  config["num_attention_heads"] = std::max<int64_t>(1, heads);  // Models without attention have none.
+  ASSIGN_OR_RETURN(const int64_t ffn, draft.of_all_layers(".feed_forward_length"));
+  if (ffn > 0) config["intermediate_size"] = ffn;
   draft.add(kNorms);
   return absl::OkStatus();
 }
@@ -146,9 +145,10 @@ absl::Status AddDecoder(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   RETURN_IF_ERROR(AddSizes(draft));
   const auto heads = draft.config["num_attention_heads"].get<int64_t>();
-  ASSIGN_OR_RETURN(const std::vector<int64_t> kv_heads, draft.per_layer(".attention.head_count_kv"));
-  const int64_t most = kv_heads.empty() ? heads : *std::ranges::max_element(kv_heads);
-  draft.config["num_key_value_heads"] = std::max<int64_t>(1, most);
+  constexpr std::string_view kKvHeads = ".attention.head_count_kv";
+  ASSIGN_OR_RETURN(const int64_t kv_heads, draft.of_all_layers(kKvHeads));
+  draft.config["num_key_value_heads"] =
+      keys.find(kKvHeads) == nullptr ? heads : std::max<int64_t>(1, kv_heads);
   ASSIGN_OR_RETURN(const auto key_length, keys.optional_int(".attention.key_length"));
   ASSIGN_OR_RETURN(const auto value_length, keys.optional_int(".attention.value_length"));
   const int64_t head_dim = key_length.value_or(draft.config["hidden_size"].get<int64_t>() / heads);

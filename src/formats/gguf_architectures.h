@@ -50,7 +50,8 @@ struct GgufDraft {
   int64_t permuted_k = 0;
   /// Norms hold 1 + w where the hub has w: their names end in kGgufOnePlus instead of "weight".
   bool norms_plus_one = false;
-  /// Keys that would be refused as they change the arithmetic, if the architecture did not read them itself.
+  /// Keys that would be refused as they change the arithmetic, or differ between layers, if the architecture did not read
+  /// them itself.
   std::vector<std::string_view> own_keys;
   bool narrow_values = false;  ///< Values may be narrower than keys: v_head_dim.
   /// Pairs of dimensions that rope_freqs is of, where it has more, which are 1 then; 0: all.
@@ -85,6 +86,10 @@ struct GgufDraft {
   /// Refuses experts that are scored otherwise than by sigmoids.
   absl::Status require_sigmoid_scores() const;
   /// sliding_window and layer_types. Where the file does not say which layers have the window, all but every
+  /// The one number of such a key; where it is an array, of the layers that have one (0: none, as of the heads of a
+  /// recurrent layer). Unimplemented where layers differ, unless the architecture reads them itself (own_keys): then the
+  /// largest. 0 where no layer has one, or the key is absent.
+  absl::StatusOr<int64_t> of_all_layers(std::string_view key) const;
   /// `usual`-th have it. Returns which.
   absl::StatusOr<std::vector<bool>> add_windows(int64_t usual);
   /// The rows of q and k are in the order of interleaved rope, those of the folder in halves.

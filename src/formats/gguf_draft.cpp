@@ -39,6 +39,26 @@ absl::StatusOr<std::vector<int64_t>> GgufDraft::per_layer(std::string_view key,
   return values;
 }
 
+absl::StatusOr<int64_t> GgufDraft::of_all_layers(std::string_view key) const {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> values, per_layer(key));
+  const bool own = std::ranges::count(own_keys, key) > 0;
+  size_t first = values.size();  // That has one.
+  int64_t number = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i] == 0) continue;
+    if (first == values.size()) first = i;
+    if (!own && values[i] != values[first]) {
+      return Unimplemented(
+          "checkpoint: {}: key '{}': expected the same number for all layers, or 0, found {} for layer {} "
+          "and {} for "
+          "layer {}; layers that differ in it are not built for this architecture",
+          keys.file(), keys.full(key), values[first], first, values[i], i);
+    }
+    number = std::max(number, values[i]);
+  }
+  return number;
+}
+
 absl::Status GgufDraft::add_routed_experts(const char* count_key) {
   RETURN_IF_ERROR(add_experts(count_key));
   ASSIGN_OR_RETURN(config["moe_intermediate_size"], keys.required_int(".expert_feed_forward_length"));

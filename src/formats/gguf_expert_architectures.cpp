@@ -70,6 +70,28 @@ void AddFirst(GgufDraft& draft, std::span<const GgufStem> stems) {
   draft.stems.insert(draft.stems.begin(), stems.begin(), stems.end());
 }
 
+/// What layers with a window have, and what those without; 0 where there is none of the kind.
+struct KindNumbers {
+  int64_t windowed = 0;
+  int64_t full = 0;
+};
+/// Unimplemented where layers of one kind differ.
+absl::StatusOr<KindNumbers> NumbersOfKinds(const GgufDraft& draft, std::string_view key,
+                                           const std::vector<bool>& windowed) {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> values, draft.per_layer(key, kPositive));
+  KindNumbers numbers;
+  for (size_t i = 0; i < values.size(); ++i) {
+    int64_t& number = windowed[i] ? numbers.windowed : numbers.full;
+    if (number == 0) number = values[i];
+    if (number == values[i]) continue;
+    return Unimplemented(
+        "checkpoint: {}: key '{}': expected {} as in the layers before, which {} a window, too, found {} for "
+        "layer {}",
+        draft.keys.file(), draft.keys.full(key), number, windowed[i] ? "have" : "lack", values[i], i);
+  }
+  return numbers;
+}
+
 /// Where `flags` are set, their positions.
 std::string PositionsOf(const std::vector<bool>& flags) {
   std::string text;
@@ -242,17 +264,16 @@ absl::Status BuildMistral4(GgufDraft& draft) {
 absl::Status BuildMimo2(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
+  constexpr std::string_view kKvHeads = ".attention.head_count_kv";
   draft.narrow_values = true;
+  draft.own_keys = {kKvHeads};
   RETURN_IF_ERROR(draft.add_dense("mimo_v2_flash"));
   config["layernorm_epsilon"] = config["rms_norm_eps"];
   ASSIGN_OR_RETURN(const std::vector<bool> windowed, draft.add_windows(1));
   config["sliding_window_size"] = config["sliding_window"];
-  ASSIGN_OR_RETURN(const std::vector<int64_t> kv_heads,
-                   draft.per_layer(".attention.head_count_kv", kPositive));
-  for (size_t i = 0; i < kv_heads.size(); ++i) {
-    const char* key = windowed[i] ? "swa_num_key_value_heads" : "num_key_value_heads";
-    config[key] = kv_heads[i];
-  }
+  ASSIGN_OR_RETURN(const KindNumbers kv_heads, NumbersOfKinds(draft, kKvHeads, windowed));
+  if (kv_heads.full > 0) config["num_key_value_heads"] = kv_heads.full;
+  if (kv_heads.windowed > 0) config["swa_num_key_value_heads"] = kv_heads.windowed;
   ASSIGN_OR_RETURN(const auto theta, keys.optional_number(".rope.freq_base_swa"));
   config["swa_rope_theta"] = theta.value_or(10000.0);  // llama.cpp's default.
   ASSIGN_OR_RETURN(const auto scale, keys.optional_number(".attention.value_scale"));
@@ -271,12 +292,14 @@ absl::Status BuildMimo2(GgufDraft& draft) {
 
 namespace {
 
+constexpr std::string_view kStepHeads = ".attention.head_count";
+
 /// What Step 3.5 has for each kind of layer: heads, thetas, and rotated shares.
 absl::Status AddStepLayers(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
   ASSIGN_OR_RETURN(const std::vector<bool> windowed, draft.add_windows(4));
-  ASSIGN_OR_RETURN(const std::vector<int64_t> heads, draft.per_layer(".attention.head_count", kPositive));
+  ASSIGN_OR_RETURN(const KindNumbers heads, NumbersOfKinds(draft, kStepHeads, windowed));
   ASSIGN_OR_RETURN(const auto local, keys.optional_number(".rope.freq_base_swa"));
   const nlohmann::json theta = config["rope_theta"];
   config["num_attention_groups"] = config["num_key_value_heads"];
@@ -284,9 +307,9 @@ absl::Status AddStepLayers(GgufDraft& draft) {
   for (size_t i = 0; i < windowed.size(); ++i) {
     config["rope_theta"].push_back(windowed[i] ? nlohmann::json(local.value_or(10000.0)) : theta);
     config["partial_rotary_factors"].push_back(windowed[i] ? 1.0 : 0.5);
-    nlohmann::json& owner = windowed[i] ? config["attention_other_setting"] : config;
-    owner["num_attention_heads"] = heads[i];
   }
+  if (heads.full > 0) config["num_attention_heads"] = heads.full;
+  if (heads.windowed > 0) config["attention_other_setting"]["num_attention_heads"] = heads.windowed;
   config["yarn_only_types"] = {"full_attention"};
   return absl::OkStatus();
 }
@@ -298,6 +321,7 @@ absl::Status BuildStep35(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
   draft.norms_plus_one = true;
+  draft.own_keys = {kStepHeads};
   RETURN_IF_ERROR(draft.require_sigmoid_scores());
   ASSIGN_OR_RETURN(const int64_t head_dim, keys.required_int(".attention.key_length"));
   draft.scaled_pairs = head_dim / 4;

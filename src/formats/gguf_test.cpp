@@ -195,6 +195,47 @@ TEST(GgufModel, RefusesTensorsAndArchitecturesThatItDoesNotKnow) {
               HasSubstr("llama.embedding_length"));
 }
 
+/// The config of a model of four layers whose `key` has a number for each.
+absl::StatusOr<nlohmann::json> ConfigOfLayers(const std::string& arch, const std::string& key,
+                                              const std::vector<int32_t>& numbers) {
+  GgufBuilder builder;
+  builder.add_string("general.architecture", arch);
+  builder.add_ints(arch + key, numbers);
+  builder.add_float(arch + ".attention.layer_norm_rms_epsilon", 1e-5f);
+  for (const auto& [usual, value] :
+       {std::pair(".block_count", 4), std::pair(".context_length", 128), std::pair(".embedding_length", 8),
+        std::pair(".feed_forward_length", 16), std::pair(".attention.head_count", 2),
+        std::pair(".attention.head_count_kv", 2)}) {
+    if (key != usual) builder.add_int(arch + usual, static_cast<uint32_t>(value));
+  }
+  builder.add_int(arch + ".attention.sliding_window", 4);
+  builder.add_ints(arch + ".attention.sliding_window_pattern", {0, 1, 1, 0});
+  builder.add_tensor("token_embd.weight", 0, {8, 5}, 0);
+  ASSIGN_OR_RETURN(const GgufModel model, ModelOf(builder, std::string(160, '\0')));
+  return nlohmann::json::parse(model.config_json);
+}
+
+TEST(GgufModel, LayersThatDifferAreRefusedUnlessTheyHaveNone) {
+  for (const auto& [key, hub] : {std::pair(".attention.head_count", "num_attention_heads"),
+                                 std::pair(".attention.head_count_kv", "num_key_value_heads"),
+                                 std::pair(".feed_forward_length", "intermediate_size")}) {
+    const auto config = ConfigOfLayers("llama", key, {0, 2, 0, 2});
+    ASSERT_TRUE(config.ok()) << ToString(config.status());
+    EXPECT_EQ((*config)[hub], 2);
+    EXPECT_THAT(
+        Message(ConfigOfLayers("llama", key, {0, 2, 2, 4}).status()),
+        HasSubstr(std::string("'llama") + key +
+                  "': expected the same number for all layers, or 0, found 2 for layer 1 and 4 for layer 3"));
+  }
+}
+
+TEST(GgufModel, LayersThatDifferByKindMustAgreeWithinEach) {
+  EXPECT_THAT(
+      Message(ConfigOfLayers("mimo2", ".attention.head_count_kv", {1, 2, 1, 1}).status()),
+      HasSubstr("'mimo2.attention.head_count_kv': expected 2 as in the layers before, which have a window, "
+                "too, found 1 for layer 2"));
+}
+
 TEST(GgufModel, RefusesMoreLayersThanAnyModelHas) {
   GgufBuilder builder;
   builder.add_string("general.architecture", "gpt-oss");
