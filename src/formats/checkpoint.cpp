@@ -160,7 +160,8 @@ absl::StatusOr<std::shared_ptr<Checkpoint>> Checkpoint::OpenGguf(const std::stri
                                     .bytes = tensors[i].bytes,
                                     .file = tensors[i].file,
                                     .blocks = tensors[i].blocks,
-                                    .permuted_heads = model.names[i].permuted_heads});
+                                    .permuted_heads = model.names[i].permuted_heads,
+                                    .tiled = model.names[i].tiled});
   }
   for (const GgufNumber& number : model.numbers) {
     checkpoint->tensors_.push_back(

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "base/range.h"
 #include "formats/gguf.h"
+#include "formats/tiled_heads.h"
 
 namespace shoal {
 
@@ -30,6 +31,7 @@ struct GgufName {
   /// Row h * d + j * d / 2 + i of Hugging Face's matrix, with d rows a head, is row h * d + 2 * i + j of this
   /// one.
   int64_t permuted_heads = 0;
+  TiledHeads tiled;  ///< Value heads in another order. Of a tensor of taps, in its elements.
 };
 
 /// A number of the metadata that is a tensor of one f32 on Hugging Face.

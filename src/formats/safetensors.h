@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "base/range.h"
 #include "formats/block_types.h"
+#include "formats/tiled_heads.h"
 #include "numeric/dtype.h"
 
 namespace shoal {
@@ -53,6 +54,7 @@ struct TensorInfo {
       BlockType::kNone;  ///< How its bytes encode the elements of `shape`; kNone: as `dtype` says.
   std::optional<EncodingTensors> parts;  ///< Where the encoding's scales are apart.
   int64_t permuted_heads = 0;            ///< Of GGUF: see GgufName::permuted_heads.
+  TiledHeads tiled;                      ///< The same.
   /// Of a dtype that nothing here computes with, "F4 [8, 8]": then it is the bytes alone, u8 of one dimension.
   std::string unread;
   /// Which matrices of a stack a shard has (shard.h), where not all; `shape` is the whole stack's.

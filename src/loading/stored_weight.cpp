@@ -107,6 +107,7 @@ absl::StatusOr<StoredWeight> WeightFinder::find(const WeightRef& ref) const {
     // A vector (a bias) is permuted as the rows of its matrix are.
     weight.head_rows = (ref.shape.size() == 2 ? stored_rows : weight.cols) / info->permuted_heads;
   }
+  if (info != nullptr) weight.tiled = info->tiled;
   if (info != nullptr && info->blocks != BlockType::kNone && ref.shape.size() == 2) {
     return find_blocks(weight, *info, shape);
   }
@@ -153,6 +154,7 @@ absl::StatusOr<StoredWeight> WeightFinder::find_strided(StoredWeight weight) con
   const std::span<const DType> dtypes =
       source.ids ? std::span<const DType>(kIdWeights) : std::span<const DType>(kFloatWeights);
   ASSIGN_OR_RETURN(const TensorView view, checkpoint_->view(source.name(), dtypes, strided.stored_shape));
+  weight.tiled = info->tiled;
   weight.format = {.dtype = view.dtype};
   weight.data = checkpoint_->matrix(*info, source.stack, source.index);
   weight.absent = weight.data == nullptr;
@@ -166,6 +168,10 @@ absl::StatusOr<StoredWeight> WeightFinder::find_blocks(StoredWeight weight, cons
   weight.format = {.dtype = weight.blocks.decoded_dtype(),
                    .bits = LawOf(weight.blocks.type).bits,
                    .group = weight.blocks.decoded_group()};
+  // Groups that reach into two heads can't move with one of them.
+  if (weight.tiled.of_columns() && weight.format.affine() && weight.tiled.size % weight.format.group != 0) {
+    weight.format = {.dtype = DType::kF32};
+  }
   const int64_t slot = Checkpoint::SlotOf(info, weight.source->index);
   weight.absent = slot < 0;
   if (shape.size() == 3) {

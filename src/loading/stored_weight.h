@@ -1,6 +1,7 @@
 // Finds the tensor behind a WeightRef and checks it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -34,21 +35,38 @@ struct StoredWeight {
   bool strided() const { return col_stride != 0; }
   /// The columns are rows of a matrix of codes, which are read as floats.
   bool transposed_codes() const { return strided() && (blocks.type != BlockType::kNone || affine.rows > 0); }
+  /// Codes are read as floats: transposed, or with columns in another order than their groups'.
+  bool codes_as_floats() const {
+    return transposed_codes() ||
+           (blocks.type != BlockType::kNone && !format.affine() && LawOf(blocks.type).bits > 0);
+  }
   bool is_vector = false;  ///< A norm or a bias: one row.
   bool absent = false;     ///< The checkpoint is a shard without it: it has a format, but no bytes.
   int64_t head_rows = 0;   ///< Rows of a head within which rows are permuted; 0: none are.
+  TiledHeads tiled;        ///< The order of the rows, columns or elements of value heads.
   PackedUnit unit;         ///< What of the model it is kept with when it is packed; kNone where nobody said.
 
   int64_t elements() const { return rows * cols; }
   /// stored_row() without a permutation.
   int64_t row_in_order(int64_t row) const { return first_row + row / row_run * row_interval + row % row_run; }
-  /// The row of the stored matrix that is row `row` of the weight (GgufName::permuted_heads says which
-  /// permutation).
+  /// The row of the stored matrix that is row `row` of the weight (GgufName says which permutations there are).
   int64_t stored_row(int64_t row) const {
     row = row_in_order(row);
+    if (tiled.of_rows()) return tiled.stored(row);
     if (head_rows == 0) return row;
     const int64_t in_head = row % head_rows;
     return row - in_head + 2 * (in_head % (head_rows / 2)) + in_head / (head_rows / 2);
+  }
+  /// The column of the stored matrix that is column `col` of the weight; of a vector the element.
+  int64_t stored_col(int64_t col) const {
+    if (is_vector) return strided() ? tiled.stored(col) : stored_row(col);
+    return tiled.of_columns() ? tiled.stored(col) : col;
+  }
+  /// How many rows from `row` on are stored one behind the other.
+  int64_t run_from(int64_t row) const {
+    if (head_rows > 0) return 1;
+    const int64_t run = row_interval == 1 ? rows - row : row_run - row % row_run;
+    return tiled.of_rows() ? std::min(run, tiled.run_from(row_in_order(row))) : run;
   }
   /// Bytes of the weight in the files.
   int64_t stored_bytes() const;

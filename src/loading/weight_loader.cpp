@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "formats/content_hash.h"
+#include "loading/ordered_columns.h"
 #include "models/stored_form.h"
 #include "numeric/transcendental.h"
 
@@ -231,9 +232,9 @@ absl::Status WeightLoader::decode(const StoredWeight& weight, const std::vector<
 }
 
 absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const {
-  if (weight.transposed_codes()) {
+  if (weight.codes_as_floats()) {
     std::vector<float> values(static_cast<size_t>(rows.size() * weight.cols));
-    RETURN_IF_ERROR(read_transposed(weight, rows, values.data()));
+    RETURN_IF_ERROR(read_rows(weight, rows, values.data()));
     packed.set_float_rows(rows.begin, values.data(), weight.cols, {0, rows.size()});
     return absl::OkStatus();
   }
@@ -241,6 +242,7 @@ absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, Pac
     PackStrided(weight, rows, packed);
     return absl::OkStatus();
   }
+  OrderedColumns ordered(weight.tiled);
   if (weight.blocks.type != BlockType::kNone) {
     // A tile at a time: what is decoded stays in the core's cache until it is packed.
     DecodedRows decoded;
@@ -252,9 +254,10 @@ absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, Pac
       RETURN_IF_ERROR(decode(weight, stored, decoded));
       const Range all{0, std::ssize(stored)};
       if (weight.format.affine()) {
-        packed.set_affine_rows(begin, decoded.affine(), all);
+        packed.set_affine_rows(begin, ordered.affine(decoded.affine()), all);
       } else {
-        packed.set_float_rows(begin, decoded.floats(), weight.cols, all);
+        const int64_t row_bytes = weight.cols * DTypeBytes(weight.format.dtype);
+        packed.set_float_rows(begin, ordered.floats(decoded.floats(), all.end, row_bytes), weight.cols, all);
       }
     }
     return absl::OkStatus();
@@ -262,17 +265,16 @@ absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, Pac
   const auto set_rows = [&](int64_t row, Range stored) {
     if (weight.format.affine()) {
       packed.set_affine_rows(row, weight.affine, stored);
+    } else if (weight.tiled.of_columns()) {
+      const int64_t row_bytes = weight.cols * DTypeBytes(weight.format.dtype);
+      const void* in_order = ordered.floats(weight.data + stored.begin * row_bytes, stored.size(), row_bytes);
+      packed.set_float_rows(row, in_order, weight.cols, {0, stored.size()});
     } else {
       packed.set_float_rows(row, weight.data, weight.cols, stored);
     }
   };
-  if (weight.head_rows == 0 && weight.row_interval == 1) {
-    set_rows(rows.begin, {weight.first_row + rows.begin, weight.first_row + rows.end});
-    return absl::OkStatus();
-  }
   for (int64_t row = rows.begin; row < rows.end;) {
-    const int64_t run = weight.head_rows == 0 ? weight.row_run - row % weight.row_run : 1;
-    const int64_t count = std::min(run, rows.end - row);
+    const int64_t count = std::min(weight.run_from(row), rows.end - row);
     const int64_t stored = weight.stored_row(row);
     set_rows(row, {stored, stored + count});
     row += count;
@@ -286,7 +288,14 @@ void WeightLoader::for_sources(const StoredWeight& weight, Range rows,
   const Range stored{transposed ? weight.first_row : weight.row_in_order(rows.begin),
                      transposed ? weight.first_row + weight.cols : weight.row_in_order(rows.end - 1) + 1};
   const auto visit_rows = [&](const void* data, int64_t row_bytes) {
-    visit(static_cast<const std::byte*>(data) + stored.begin * row_bytes, stored.size() * row_bytes);
+    const auto* first = static_cast<const std::byte*>(data);
+    if (!weight.tiled.of_rows() || weight.is_vector)
+      return visit(first + stored.begin * row_bytes, stored.size() * row_bytes);
+    for (int64_t row = rows.begin; row < rows.end;) {
+      const int64_t count = std::min(weight.run_from(row), rows.end - row);
+      visit(first + weight.stored_row(row) * row_bytes, count * row_bytes);
+      row += count;
+    }
   };
   if (weight.blocks.type != BlockType::kNone)
     return visit_rows(weight.blocks.data, weight.blocks.row_bytes());
@@ -359,16 +368,17 @@ absl::Status WeightLoader::read_rows(const StoredWeight& weight, Range rows, flo
     if (blocks) RETURN_IF_ERROR(decode(weight, {stored}, decoded));
     for (int64_t col = 0; col < weight.cols; ++col) {
       if (blocks) {
-        out[col] = decoded.value(0, col);
+        out[col] = decoded.value(0, weight.stored_col(col));
       } else if (weight.strided()) {
-        out[col] =
-            LoadNumber(weight.data, weight.format.dtype, row * weight.row_stride + col * weight.col_stride);
+        const int64_t at = row * weight.row_stride + weight.stored_col(col) * weight.col_stride;
+        out[col] = LoadNumber(weight.data, weight.format.dtype, at);
       } else if (weight.format.affine()) {
         out[col] = AffineValue(weight.affine, stored, col);
       } else if (weight.is_vector) {  // One row, whose elements are what a permutation moves.
-        out[col] = LoadFloatWeight(weight.data, weight.format.dtype, weight.stored_row(col));
+        out[col] = LoadFloatWeight(weight.data, weight.format.dtype, weight.stored_col(col));
       } else {
-        out[col] = LoadFloatWeight(weight.data, weight.format.dtype, stored * weight.cols + col);
+        const int64_t at = stored * weight.cols + weight.stored_col(col);
+        out[col] = LoadFloatWeight(weight.data, weight.format.dtype, at);
       }
     }
   }
