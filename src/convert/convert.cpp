@@ -84,6 +84,13 @@ const WeightSource* PlaceInStack(const WeightRef& ref, const WeightSource& from)
   return found == ref.sources.end() ? nullptr : &*found;
 }
 
+/// Whether a weight is a vector that is stored in another shape, such as the taps of a convolution.
+bool IsReshapedVector(const WeightRef& ref, const WeightSource& from) {
+  if (ref.shape.size() != 1 || !from.strided) return false;
+  const WeightSource::StridedView& view = *from.strided;
+  return view.offset == 0 && view.col_stride == 1 && ElementCount(view.stored_shape) == ref.elements();
+}
+
 /// Where a folder of mlx-lm's layout has a weight that is no stack: `from` where the two layouts agree. A place that only
 /// a GGUF has gives way to the hub's, where that holds the weight alone.
 const WeightSource& PlaceInLayout(const WeightRef& ref, const WeightSource& from) {
@@ -91,17 +98,14 @@ const WeightSource& PlaceInLayout(const WeightRef& ref, const WeightSource& from
       ref.sources, [](const WeightSource& source) { return !source.only_with.empty() && source.stack == 0; });
   if (found != ref.sources.end()) return *found;
   if (from.written) return from;
-  const auto alone = std::ranges::find_if(ref.sources, [](const WeightSource& source) {
-    return source.written && source.stack == 0 && source.rows.empty() && !source.strided;
-  });
-  return alone == ref.sources.end() ? from : *alone;
-}
-
-/// Whether a weight is a vector that is stored in another shape, such as the taps of a convolution.
-bool IsReshapedVector(const WeightRef& ref, const WeightSource& from) {
-  if (ref.shape.size() != 1 || !from.strided) return false;
-  const WeightSource::StridedView& view = *from.strided;
-  return view.offset == 0 && view.col_stride == 1 && ElementCount(view.stored_shape) == ref.elements();
+  const WeightSource* alone = nullptr;
+  for (const WeightSource& source : ref.sources) {
+    if (!source.written || source.stack > 0 || !source.rows.empty()) continue;
+    if (source.strided && !IsReshapedVector(ref, source)) continue;
+    if (source.base == from.base) return source;  // Names of one layout.
+    if (alone == nullptr) alone = &source;
+  }
+  return alone == nullptr ? from : *alone;
 }
 
 /// The whole of the tensor of which a weight is a part.

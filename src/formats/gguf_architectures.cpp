@@ -201,8 +201,6 @@ absl::Status BuildQwen(GgufDraft& draft, const char* model_type, bool head_norms
 absl::Status BuildQwen2(GgufDraft& draft) { return BuildQwen(draft, "qwen2", false); }
 absl::Status BuildQwen3(GgufDraft& draft) { return BuildQwen(draft, "qwen3", true); }
 
-/// The format has no key for norm_topk_prob: `normalized` is what every released model of the architecture
-/// does, and what llama.cpp assumes.
 absl::Status AddQwenExperts(GgufDraft& draft, bool normalized) {
   RETURN_IF_ERROR(AddExperts(draft, "num_experts"));
   ASSIGN_OR_RETURN(draft.config["moe_intermediate_size"],
@@ -550,7 +548,11 @@ constexpr GgufArchitecture kArchitectures[] = {{"llama", &BuildLlama},
                                                {"mamba2", &BuildMamba2},
                                                {"nemotron_h", &BuildNemotronH},
                                                {"nemotron_h_moe", &BuildNemotronH},
-                                               {"granitehybrid", &BuildGraniteHybrid}};
+                                               {"granitehybrid", &BuildGraniteHybrid},
+                                               {"qwen35", &BuildQwen35},
+                                               {"qwen35moe", &BuildQwen35Moe},
+                                               {"qwen3next", &BuildQwen3Next},
+                                               {"kimi-linear", &BuildKimiLinear}};
 
 }  // namespace
 
@@ -561,6 +563,7 @@ constinit const std::span<const GgufStem> kGgufOutputNorms = kOutputNorms;
 constinit const std::span<const GgufStem> kGgufStacks = kExperts;
 constinit const std::span<const GgufStem> kGgufMixtralStacks = kMixtralExperts;
 constinit const std::span<const GgufStem> kGgufSharedExpert = kDeepseekShared;
+constinit const std::span<const GgufStem> kGgufQwenShared = kQwen2MoeShared;
 constinit const std::span<const GgufStem> kGgufSelectionBias = kSelectionBias;
 
 absl::Status GgufDraft::add_sizes() { return AddSizes(*this); }
@@ -568,6 +571,7 @@ absl::Status GgufDraft::add_latent_attention() { return AddLatentAttention(*this
 absl::Status GgufDraft::add_decoder() { return AddDecoder(*this); }
 absl::Status GgufDraft::add_dense(const char* model_type) { return AddDense(*this, model_type); }
 absl::Status GgufDraft::add_experts(const char* count_key) { return AddExperts(*this, count_key); }
+absl::Status GgufDraft::add_qwen_experts(bool normalized) { return AddQwenExperts(*this, normalized); }
 void GgufDraft::permute_heads() { PermuteHeads(*this); }
 
 std::span<const GgufArchitecture> GgufArchitectures() { return kArchitectures; }

@@ -25,14 +25,32 @@ struct GgufStem {
   /// What the tensor is on the hub.
   enum class Shape : uint8_t {
     kSame,
-    kRow,     ///< A matrix of one row; a vector here.
-    kTaps,    ///< [channels, 1, taps]; [channels, taps] here.
-    kVector,  ///< A vector; a matrix here.
+    kRow,      ///< A matrix of one row; a vector here.
+    kTaps,     ///< [channels, 1, taps]; [channels, taps] here, or with more dimensions of 1.
+    kMlxTaps,  ///< The same as MLX has it, [channels, taps, 1].
+    kVector,   ///< A vector; a matrix here.
+  };
+  /// What of the tensor lies in the order of GgufDraft::value_heads.
+  enum class Tiled : uint8_t {
+    kNothing,
+    kRows,      ///< value_dim rows of each value head.
+    kLastRows,  ///< The same behind the rows of queries and keys; of taps the channels.
+    kSingle,    ///< One row, or element, of each value head.
+    kColumns,   ///< value_dim columns of each value head.
   };
   std::string_view gguf;
   std::string_view hub;
   Kind kind = Kind::kPlain;
   Shape shape = Shape::kSame;
+  Tiled tiled = Tiled::kNothing;
+};
+
+/// Value heads that lie in turns of their key heads (TiledHeads).
+struct GgufValueHeads {
+  int64_t groups = 0;  ///< Key heads; 0: no tensor is tiled.
+  int64_t per_group = 0;
+  int64_t value_dim = 0;
+  int64_t before = 0;  ///< Rows of all queries and keys.
 };
 
 /// A model while it is read: each architecture adds its keys to `config` and its stems.
@@ -48,6 +66,7 @@ struct GgufDraft {
   std::vector<GgufNumber> numbers;  ///< Weights that are numbers of the metadata.
   int64_t permuted_q = 0;           ///< Heads; 0: none.
   int64_t permuted_k = 0;
+  GgufValueHeads value_heads;
   /// Norms hold 1 + w where the hub has w: their names end in kGgufOnePlus instead of "weight".
   bool norms_plus_one = false;
   /// Keys that would be refused as they change the arithmetic, or differ between layers, if the architecture did not read
@@ -67,6 +86,10 @@ struct GgufDraft {
   /// The numbers of a key that has one for all layers, or an array with one for each of them; empty where absent.
   absl::StatusOr<std::vector<int64_t>> per_layer(std::string_view key,
                                                  Bounds<int64_t> bounds = kAnyCount) const;
+  /// The one number of such a key; where it is an array, of the layers that have one (0: none, as of the heads of a
+  /// recurrent layer). Unimplemented where layers differ, unless the architecture reads them itself (own_keys): then the
+  /// largest. 0 where no layer has one, or the key is absent.
+  absl::StatusOr<int64_t> of_all_layers(std::string_view key) const;
   void add(std::span<const GgufStem> more) { stems.insert(stems.end(), more.begin(), more.end()); }
   /// The keys that every decoder has, except those of its heads.
   absl::Status add_sizes();
@@ -78,6 +101,9 @@ struct GgufDraft {
   absl::Status add_dense(const char* model_type);
   /// How many experts there are, under that key, and how many a token takes.
   absl::Status add_experts(const char* count_key);
+  /// The same as Qwen's configs have it: every layer has experts. The format has no key for norm_topk_prob: `normalized`
+  /// is what every released model of the architecture does, and what llama.cpp assumes.
+  absl::Status add_qwen_experts(bool normalized);
   /// The same with what DeepSeek's configs have beside it: width, dense layers first, scale and norm of weights, and
   /// n_group and topk_group.
   absl::Status add_routed_experts(const char* count_key);
@@ -86,10 +112,6 @@ struct GgufDraft {
   /// Refuses experts that are scored otherwise than by sigmoids.
   absl::Status require_sigmoid_scores() const;
   /// sliding_window and layer_types. Where the file does not say which layers have the window, all but every
-  /// The one number of such a key; where it is an array, of the layers that have one (0: none, as of the heads of a
-  /// recurrent layer). Unimplemented where layers differ, unless the architecture reads them itself (own_keys): then the
-  /// largest. 0 where no layer has one, or the key is absent.
-  absl::StatusOr<int64_t> of_all_layers(std::string_view key) const;
   /// `usual`-th have it. Returns which.
   absl::StatusOr<std::vector<bool>> add_windows(int64_t usual);
   /// The rows of q and k are in the order of interleaved rope, those of the folder in halves.
@@ -134,6 +156,12 @@ absl::Status BuildMamba2(GgufDraft& draft);
 absl::Status BuildNemotronH(GgufDraft& draft);
 absl::Status BuildGraniteHybrid(GgufDraft& draft);
 
+// Of gguf_delta_architectures.cpp.
+absl::Status BuildQwen35(GgufDraft& draft);
+absl::Status BuildQwen35Moe(GgufDraft& draft);
+absl::Status BuildQwen3Next(GgufDraft& draft);
+absl::Status BuildKimiLinear(GgufDraft& draft);
+
 // Of gguf_architectures.cpp.
 absl::Status BuildDeepseek2(GgufDraft& draft);
 
@@ -146,6 +174,7 @@ extern const std::span<const GgufStem>
     kGgufStacks;  ///< Experts and their router below `mlp`, stacks in mlx-lm's place.
 extern const std::span<const GgufStem> kGgufMixtralStacks;  ///< The same below `block_sparse_moe`.
 extern const std::span<const GgufStem> kGgufSharedExpert;   ///< mlp.shared_experts.
+extern const std::span<const GgufStem> kGgufQwenShared;     ///< mlp.shared_expert, with its gate.
 extern const std::span<const GgufStem> kGgufSelectionBias;  ///< mlp.gate.e_score_correction_bias
 
 /// All that are built.

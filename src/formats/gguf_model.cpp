@@ -64,7 +64,12 @@ std::vector<int64_t> HubShape(GgufStem::Shape shape, const GgufTensor& tensor) {
       if (here.size() == 1) return {1, here[0]};
       break;
     case GgufStem::Shape::kTaps:
-      if (here.size() == 2 && tensor.blocks == BlockType::kNone) return {here[0], 1, here[1]};
+    case GgufStem::Shape::kMlxTaps:
+      if (here.size() >= 2 && here.back() > 0 && tensor.blocks == BlockType::kNone) {
+        const int64_t channels = *ElementCount(here) / here.back();
+        if (shape == GgufStem::Shape::kTaps) return {channels, 1, here.back()};
+        return {channels, here.back(), 1};
+      }
       break;
     case GgufStem::Shape::kVector:
       if (here.size() > 1 && tensor.blocks == BlockType::kNone) return {*ElementCount(here)};
@@ -81,6 +86,31 @@ std::string NameOf(const GgufStem& stem, const SplitName& split) {
   if (stem.kind == GgufStem::Kind::kWholeName) return hub;
   if (stem.kind == GgufStem::Kind::kEach) hub.replace(hub.find('*'), 1, split.expert);
   return hub + std::string(split.suffix);
+}
+
+/// In which order the tensor has value heads. It says so only where they fill it.
+absl::StatusOr<TiledHeads> OrderOf(const GgufDraft& draft, const GgufStem& stem, const GgufTensor& tensor) {
+  const GgufValueHeads& heads = draft.value_heads;
+  if (stem.tiled == GgufStem::Tiled::kNothing || heads.groups == 0) return TiledHeads{};
+  TiledHeads tiled{.groups = heads.groups, .per_group = heads.per_group, .size = heads.value_dim};
+  if (stem.tiled == GgufStem::Tiled::kSingle) tiled.size = 1;
+  if (stem.tiled == GgufStem::Tiled::kLastRows) tiled.begin = heads.before;
+  tiled.columns = stem.tiled == GgufStem::Tiled::kColumns;
+  const bool taps = stem.shape == GgufStem::Shape::kMlxTaps;
+  const int64_t found = tiled.columns ? tensor.shape.back()
+                        : taps        ? *ElementCount(tensor.shape) / tensor.shape.back()
+                                      : tensor.shape.front();
+  if (found != tiled.end()) {
+    return InvalidArgument(
+        "checkpoint: tensor '{}' in {}: expected {} {} ({} value heads of {} behind {}), found [{}]",
+        tensor.name, draft.keys.file(), tiled.end(), tiled.columns ? "columns" : "rows or elements",
+        tiled.heads(), tiled.size, tiled.begin, fmt::join(tensor.shape, ", "));
+  }
+  if (taps) {  // It is one vector.
+    tiled.size *= tensor.shape.back();
+    tiled.begin *= tensor.shape.back();
+  }
+  return tiled;
 }
 
 absl::StatusOr<GgufName> HubName(const GgufDraft& draft, std::string_view architecture,
@@ -110,6 +140,7 @@ absl::StatusOr<GgufName> HubName(const GgufDraft& draft, std::string_view archit
     result.name.replace(result.name.rfind('.') + 1, std::string::npos, kGgufOnePlus);
   }
   result.shape = HubShape(stem->shape, tensor);
+  ASSIGN_OR_RETURN(result.tiled, OrderOf(draft, *stem, tensor));
   if (split->stem == "attn_q") result.permuted_heads = draft.permuted_q;
   if (split->stem == "attn_k") result.permuted_heads = draft.permuted_k;
   if (result.permuted_heads > 0 && tensor.shape[0] % (2 * result.permuted_heads) != 0) {

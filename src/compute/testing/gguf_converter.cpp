@@ -61,14 +61,24 @@ const Names kUsual = {{".input_layernorm.", ".attn_norm."},
 
 /// What llama.cpp calls the architecture of a family.
 std::string ArchOf(std::string_view family) {
-  static const std::map<std::string_view, std::string> kOthers = {
-      {"gemma3_text", "gemma3"},         {"hunyuan_v1_dense", "hunyuan-dense"},
-      {"hunyuan_v1_moe", "hunyuan-moe"}, {"ministral3", "mistral3"},
-      {"minimax_m2", "minimax-m2"},      {"glm4_moe", "glm4moe"},
-      {"solar_open", "glm4moe"},         {"ernie4_5_moe", "ernie4_5-moe"},
-      {"exaone_moe", "exaone-moe"},      {"olmo3", "olmo2"},
-      {"mimo_v2_flash", "mimo2"},        {"step3p5", "step35"},
-      {"lfm2_moe", "lfm2moe"},           {"granitemoehybrid", "granitehybrid"}};
+  static const std::map<std::string_view, std::string> kOthers = {{"gemma3_text", "gemma3"},
+                                                                  {"hunyuan_v1_dense", "hunyuan-dense"},
+                                                                  {"hunyuan_v1_moe", "hunyuan-moe"},
+                                                                  {"ministral3", "mistral3"},
+                                                                  {"minimax_m2", "minimax-m2"},
+                                                                  {"glm4_moe", "glm4moe"},
+                                                                  {"solar_open", "glm4moe"},
+                                                                  {"ernie4_5_moe", "ernie4_5-moe"},
+                                                                  {"exaone_moe", "exaone-moe"},
+                                                                  {"olmo3", "olmo2"},
+                                                                  {"mimo_v2_flash", "mimo2"},
+                                                                  {"step3p5", "step35"},
+                                                                  {"lfm2_moe", "lfm2moe"},
+                                                                  {"granitemoehybrid", "granitehybrid"},
+                                                                  {"qwen3_5", "qwen35"},
+                                                                  {"qwen3_5_moe", "qwen35moe"},
+                                                                  {"qwen3_next", "qwen3next"},
+                                                                  {"kimi_linear", "kimi-linear"}};
   const auto other = kOthers.find(family);
   return other == kOthers.end() ? std::string(family) : other->second;
 }

@@ -10,6 +10,7 @@
 #include "models/families/common/family_mla.h"
 #include "models/families/common/family_moe.h"
 #include "models/family.h"
+#include "models/stored_form.h"
 
 namespace shoal::families {
 namespace {
@@ -59,7 +60,8 @@ GatedDeltaNetSpec KimiKdaAt(const std::string& base, const DecoderSizes& sizes, 
          .sources = {ReshapedAt(base + name + "1d", "weight", {inner, 1, taps}), std::move(mlx)}});
   }
   kda.decay_log.sources = {ReshapedAt(base, "A_log", {1, 1, kda.value_heads, 1}),
-                           ReshapedAt(base, "A_log", {kda.value_heads})};
+                           {.base = base, .suffix = "A_log"},
+                           {.base = base, .suffix = std::string(kMinusExpSuffix), .written = false}};
   return kda;
 }
 

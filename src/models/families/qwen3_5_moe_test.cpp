@@ -40,8 +40,11 @@ TEST(Qwen35Moe, NamesAreTheHubsOrThoseOfMlx) {
     return all;
   };
   const GatedDeltaNetSpec& delta = std::get<GatedDeltaNetSpec>(spec.layers[0].mixer);
-  EXPECT_THAT(names(delta.decay_log), ElementsAre("model.language_model.layers.0.linear_attn.A_log",
-                                                  "language_model.model.layers.0.linear_attn.A_log"));
+  EXPECT_THAT(names(delta.decay_log),
+              ElementsAre("model.language_model.layers.0.linear_attn.A_log",
+                          "language_model.model.layers.0.linear_attn.A_log",
+                          "model.language_model.layers.0.linear_attn.minus_exp_A_log",
+                          "language_model.model.layers.0.linear_attn.minus_exp_A_log"));
   const DenseSpec& expert = MoeOf(spec.layers[0])->experts[3];
   EXPECT_THAT(names(expert.up.weight),
               ElementsAre("model.language_model.layers.0.mlp.experts.gate_up_proj",

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "models/families/common/family_mamba.h"
 #include "models/families/common/family_moe.h"
 #include "models/families/common/nested_text_config.h"
 #include "models/reference_defaults.h"
@@ -98,14 +99,19 @@ void AddProjectionsByHead(const std::string& base, int64_t width, GatedDeltaNetS
   delta.z = part(".in_proj_qkvz", head_rows, 2 * delta.key_dim + values, values);
   delta.b = part(".in_proj_ba", 2 * served, 0, served);
   delta.a = part(".in_proj_ba", 2 * served, served, served);
+  // A GGUF has queries, keys, values and gates as Qwen3.5's folders do.
+  GatedDeltaNetSpec apart = delta;
+  AddProjections(base, width, apart);
+  for (const auto member :
+       {&GatedDeltaNetSpec::q, &GatedDeltaNetSpec::k, &GatedDeltaNetSpec::v, &GatedDeltaNetSpec::z}) {
+    WeightSource& source = (delta.*member).weight.sources.emplace_back((apart.*member).weight.sources[0]);
+    source.written = false;
+  }
 }
 
 GatedDeltaNetSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, Qwen35Place place,
                           GatedDeltaNetSpec delta) {
   const int64_t values = int64_t{delta.value_heads} * delta.value_dim;
-  const auto head_vector = [&](const char* name) {
-    return WeightRef{.shape = {delta.value_heads}, .sources = {{.base = base, .suffix = name}}};
-  };
   if (place == Qwen35Place::kNext) {
     AddProjectionsByHead(base, sizes.width, delta);
   } else {
@@ -115,8 +121,8 @@ GatedDeltaNetSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, Qw
       WeightRef{.shape = {delta.channels() * delta.conv_width}, .sources = {{.base = base + ".conv1d"}}});
   conv.sources[0].strided = WeightSource::StridedView{
       .stored_shape = {delta.channels(), 1, delta.conv_width}, .offset = 0, .row_stride = 0, .col_stride = 1};
-  delta.decay_log = head_vector("A_log");
-  delta.step_bias = head_vector("dt_bias");
+  delta.decay_log = DecayLogAt(base, delta.value_heads);
+  delta.step_bias = {.shape = {delta.value_heads}, .sources = {{.base = base, .suffix = "dt_bias"}}};
   delta.norm = NormAt(base + ".norm", delta.value_dim, sizes.eps);
   delta.o = LinearAt(base + ".out_proj", sizes.width, values, false);
   return delta;
