@@ -232,6 +232,106 @@ TEST(GgufModels, KimiLinearHasTheBitsOfItsFolder) {
   });
 }
 
+const Names kMambaNames = {{".pre_ff_layernorm.", ".ffn_norm."},
+                           {"model.final_layernorm.", "output_norm."},
+                           {".feed_forward.router.", ".ffn_gate_inp."},
+                           {".feed_forward.experts.gate_proj.", ".ffn_gate_exps."},
+                           {".feed_forward.experts.up_proj.", ".ffn_up_exps."},
+                           {".feed_forward.experts.down_proj.", ".ffn_down_exps."},
+                           {".feed_forward.gate_proj.", ".ffn_gate."},
+                           {".feed_forward.up_proj.", ".ffn_up."},
+                           {".feed_forward.down_proj.", ".ffn_down."},
+                           {".mamba.in_proj.", ".ssm_in."},
+                           {".mamba.conv1d.", ".ssm_conv1d."},
+                           {".mamba.x_proj.", ".ssm_x."},
+                           {".mamba.dt_proj.", ".ssm_dt."},
+                           {".mamba.dt_layernorm.", ".ssm_dt_norm."},
+                           {".mamba.b_layernorm.", ".ssm_b_norm."},
+                           {".mamba.c_layernorm.", ".ssm_c_norm."},
+                           {".mamba.dt_bias", ".ssm_dt.bias"},
+                           {".mamba.A_log", ".ssm_a"},
+                           {".mamba.D", ".ssm_d"},
+                           {".mamba.norm.", ".ssm_norm."},
+                           {".mamba.out_proj.", ".ssm_out."}};
+
+/// Decays and taps of Mamba layers (`JambaModel` and `Mamba2Model.modify_tensors`).
+void ModifyMamba(Converter& c) {
+  for (Tensor& tensor : c.tensors) {
+    if (tensor.name.ends_with(".conv1d.weight")) tensor.shape = {tensor.shape.front(), tensor.shape.back()};
+    if (!tensor.name.ends_with(".A_log")) continue;
+    for (float& value : tensor.values) value = -static_cast<float>(Exp(value));
+  }
+}
+
+TEST(GgufModels, JambaHasTheBitsOfItsFolder) {
+  ExpectTheBitsOfItsFolder("jamba", {{"mamba_proj_bias", false}}, kMambaNames, [](Converter& c) {
+    ModifyMamba(c);
+    c.tensors = StackExperts(c.tensors);
+    c.set_ints(".attention.head_count_kv", {0, 0, 2, 0, 0, 0, 2});
+    c.set_int(".ssm.conv_kernel", 4);
+    c.set_int(".ssm.inner_size", 640);
+    c.set_int(".ssm.state_size", 10);
+    c.set_int(".ssm.time_step_rank", 320);
+    c.set_int(".expert_count", 13);
+  });
+}
+
+void Multiply(std::vector<float>& values, double factor) {
+  for (float& value : values) value = static_cast<float>(value * factor);
+}
+
+/// `FalconH1Model.modify_tensors`: the multipliers go into the weights.
+void ApplyMultipliers(Converter& c) {
+  const Json& config = c.config;
+  const auto factor = [&](const char* key) { return config[key].get<double>(); };
+  for (Tensor& tensor : c.tensors) {
+    const auto has = [&](const char* part) { return tensor.name.find(part) != std::string::npos; };
+    if (has("down_proj")) Multiply(tensor.values, config["mlp_multipliers"][1].get<double>());
+    if (has("gate_proj")) Multiply(tensor.values, config["mlp_multipliers"][0].get<double>());
+    if (has("o_proj")) Multiply(tensor.values, factor("attention_out_multiplier"));
+    if (has("mamba.out_proj")) Multiply(tensor.values, factor("ssm_out_multiplier"));
+    if (has("lm_head")) Multiply(tensor.values, factor("lm_head_multiplier"));
+    if (has("embed_tokens")) Multiply(tensor.values, factor("embedding_multiplier"));
+    if (has("mamba.norm")) tensor.shape = {2, tensor.shape[0] / 2};
+    if (has(".A_log") || has(".mamba.D")) tensor.shape.push_back(1);
+    if (!has("mamba.in_proj")) continue;
+    // Rows of gate, x, B, C and steps.
+    const int64_t ends[] = {384, 768, 808, 848, 854};
+    size_t part = 0;
+    for (int64_t row = 0; row < tensor.shape[0]; ++row) {
+      if (row == ends[part]) ++part;
+      const double both = factor("ssm_in_multiplier") * config["ssm_multipliers"][part].get<double>();
+      for (int64_t col = 0; col < tensor.shape[1]; ++col) {
+        float& value = tensor.values[static_cast<size_t>(row * tensor.shape[1] + col)];
+        value = static_cast<float>(value * both);
+      }
+    }
+  }
+}
+
+TEST(GgufModels, FalconH1HasTheBitsOfItsFolderWithMultipliersThatAreExact) {
+  // Powers of two; those of keys and values would change what is rounded to the cache's f16.
+  const Json edits = {{"mlp_bias", false},
+                      {"attention_in_multiplier", 1.0},
+                      {"key_multiplier", 1.0},
+                      {"attention_out_multiplier", 0.5},
+                      {"embedding_multiplier", 2.0},
+                      {"lm_head_multiplier", 0.25},
+                      {"mlp_multipliers", {0.5, 2.0}},
+                      {"ssm_in_multiplier", 2.0},
+                      {"ssm_out_multiplier", 0.5},
+                      {"ssm_multipliers", {0.5, 2.0, 0.5, 1.0, 0.25}}};
+  ExpectTheBitsOfItsFolder("falcon_h1", edits, kMambaNames, [](Converter& c) {
+    ModifyMamba(c);
+    ApplyMultipliers(c);
+    c.set_int(".ssm.conv_kernel", 4);
+    c.set_int(".ssm.inner_size", 384);
+    c.set_int(".ssm.state_size", 20);
+    c.set_int(".ssm.time_step_rank", 6);
+    c.set_int(".ssm.group_count", 2);
+  });
+}
+
 /// A row of MXFP4 blocks, and what it holds.
 struct Mxfp4Row {
   std::string blocks;

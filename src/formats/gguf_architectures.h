@@ -155,6 +155,8 @@ absl::Status BuildLfm2Moe(GgufDraft& draft);
 absl::Status BuildMamba2(GgufDraft& draft);
 absl::Status BuildNemotronH(GgufDraft& draft);
 absl::Status BuildGraniteHybrid(GgufDraft& draft);
+absl::Status BuildJamba(GgufDraft& draft);
+absl::Status BuildFalconH1(GgufDraft& draft);
 
 // Of gguf_delta_architectures.cpp.
 absl::Status BuildQwen35(GgufDraft& draft);

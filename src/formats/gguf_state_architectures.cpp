@@ -78,6 +78,32 @@ constexpr GgufStem kGraniteMamba[] = {
     {"ffn_down_shexp", "shared_mlp.output_linear"},
 };
 
+constexpr GgufStem kMamba1[] = {
+    {"ssm_in", "mamba.in_proj"},
+    {"ssm_conv1d", "mamba.conv1d", OfStem::kPlain, AsShape::kTaps},
+    {"ssm_x", "mamba.x_proj"},
+    {"ssm_dt", "mamba.dt_proj"},
+    {"ssm_dt_norm", "mamba.dt_layernorm"},
+    {"ssm_b_norm", "mamba.b_layernorm"},
+    {"ssm_c_norm", "mamba.c_layernorm"},
+    {"ssm_a", "mamba.minus_exp_A_log", OfStem::kWholeName},
+    {"ssm_d", "mamba.D", OfStem::kWholeName, AsShape::kVector},
+    {"ssm_out", "mamba.out_proj"},
+};
+constexpr GgufStem kFeedForward[] = {
+    {"attn_norm", "input_layernorm"},
+    {"ffn_norm", "pre_ff_layernorm"},
+    {"ffn_gate", "feed_forward.gate_proj"},
+    {"ffn_up", "feed_forward.up_proj"},
+    {"ffn_down", "feed_forward.down_proj"},
+    {"ffn_gate_inp", "feed_forward.router"},
+    {"ffn_gate_exps", "feed_forward.switch_mlp.gate_proj"},
+    {"ffn_up_exps", "feed_forward.switch_mlp.up_proj"},
+    {"ffn_down_exps", "feed_forward.switch_mlp.down_proj"},
+};
+constexpr GgufStem kFeedForwardOutside[] = {
+    {"token_embd", "model.embed_tokens"}, {"output_norm", "model.final_layernorm"}, {"output", "lm_head"}};
+
 /// LFM2, with experts or without. Layers without key heads are convolutions.
 absl::Status AddLfm2(GgufDraft& draft) {
   nlohmann::json& config = draft.config;
@@ -145,6 +171,24 @@ absl::Status AddBackbone(GgufDraft& draft) {
   return absl::OkStatus();
 }
 
+/// `<kind>_layer_period` and `<kind>_layer_offset` of layers of which every n-th is chosen. Unimplemented for others.
+absl::Status AddEveryNth(GgufDraft& draft, const std::string& kind, const std::vector<bool>& chosen) {
+  const auto first = std::ranges::find(chosen, true) - chosen.begin();
+  int64_t period = std::ssize(chosen);
+  for (int64_t i = std::ssize(chosen) - 1; i > first; --i) {
+    if (chosen[static_cast<size_t>(i)]) period = i - first;
+  }
+  for (int64_t i = 0; i < std::ssize(chosen); ++i) {
+    if (chosen[static_cast<size_t>(i)] == (first < period && i % period == first)) continue;
+    return Unimplemented(
+        "checkpoint: {}: expected layers of kind '{}' to be every {}-th from {} on, found layer {}",
+        draft.keys.file(), kind, period, first, i);
+  }
+  draft.config[kind + "_layer_period"] = period;
+  draft.config[kind + "_layer_offset"] = first;
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status BuildLfm2(GgufDraft& draft) {
@@ -207,6 +251,58 @@ absl::Status BuildNemotronH(GgufDraft& draft) {
   }
   RETURN_IF_ERROR(AddBackbone(draft));
   draft.add(kNemotronH);
+  return absl::OkStatus();
+}
+
+/// Layers without key heads are Mamba 1.
+absl::Status BuildJamba(GgufDraft& draft) {
+  const GgufKeys& keys = draft.keys;
+  nlohmann::json& config = draft.config;
+  RETURN_IF_ERROR(draft.add_decoder());
+  config["model_type"] = "jamba";
+  constexpr std::string_view kKvHeads = ".attention.head_count_kv";
+  ASSIGN_OR_RETURN(const std::vector<int64_t> kv_heads, draft.per_layer(kKvHeads));
+  std::vector<bool> attending;
+  for (const int64_t heads : kv_heads) attending.push_back(heads > 0);
+  if (std::ranges::count(attending, true) == 0)
+    return keys.refuse(kKvHeads, "one for each layer, some not 0");
+  RETURN_IF_ERROR(AddEveryNth(draft, "attn", attending));
+  ASSIGN_OR_RETURN(const auto experts, keys.optional_int(".expert_count", kAnyCount));
+  config["num_experts"] = std::max<int64_t>(1, experts.value_or(0));
+  if (config["num_experts"] > 1) {
+    RETURN_IF_ERROR(draft.add_experts("num_experts"));
+    RETURN_IF_ERROR(AddEveryNth(draft, "expert", draft.layers_with("ffn_gate_inp.weight")));
+  }
+  ASSIGN_OR_RETURN(const int64_t inner, keys.required_int(".ssm.inner_size"));
+  const auto width = config["hidden_size"].get<int64_t>();
+  if (inner % width != 0) return keys.refuse(".ssm.inner_size", fmt::format("a multiple of {}", width));
+  config["mamba_expand"] = inner / width;
+  ASSIGN_OR_RETURN(config["mamba_d_state"], keys.required_int(".ssm.state_size"));
+  ASSIGN_OR_RETURN(config["mamba_d_conv"], keys.required_int(".ssm.conv_kernel"));
+  ASSIGN_OR_RETURN(config["mamba_dt_rank"], keys.required_int(".ssm.time_step_rank"));
+  config["mamba_conv_bias"] = std::ranges::count(draft.layers_with("ssm_conv1d.bias"), true) > 0;
+  config["mamba_proj_bias"] = std::ranges::count(draft.layers_with("ssm_in.bias"), true) > 0;
+  draft.outside.assign(std::begin(kFeedForwardOutside), std::end(kFeedForwardOutside));
+  draft.stems.assign(std::begin(kFeedForward), std::end(kFeedForward));
+  draft.add(kGgufProjections);
+  draft.add(kMamba1);
+  return absl::OkStatus();
+}
+
+/// The file's weights have been multiplied by the config's multipliers, which are 1 therefore; the gate comes before the
+/// norm, as in every released model and in llama.cpp.
+absl::Status BuildFalconH1(GgufDraft& draft) {
+  nlohmann::json& config = draft.config;
+  RETURN_IF_ERROR(draft.add_decoder());
+  config["model_type"] = "falcon_h1";
+  ASSIGN_OR_RETURN(config["mamba_d_ssm"], AddMamba(draft, kGraniteNames));
+  config["mamba_rms_norm"] = draft.has("blk.0.ssm_norm.weight");
+  config["mamba_norm_before_gate"] = false;
+  config["mlp_bias"] = draft.has("blk.0.ffn_up.bias");
+  draft.outside.assign(std::begin(kFeedForwardOutside), std::end(kFeedForwardOutside));
+  draft.stems.assign(std::begin(kFeedForward), std::end(kFeedForward));
+  draft.add(kGgufProjections);
+  draft.add(kGraniteMamba);
   return absl::OkStatus();
 }
 

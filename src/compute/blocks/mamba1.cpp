@@ -6,7 +6,6 @@
 #include "base/status.h"
 #include "compute/blocks/softplus.h"
 #include "compute/step_profile.h"
-#include "numeric/transcendental.h"
 
 namespace shoal {
 namespace {
@@ -33,12 +32,12 @@ absl::StatusOr<Mamba1> Mamba1::Load(const WeightLoader& loader, const Mamba1Spec
   ASSIGN_OR_RETURN(mamba.key_norm_, Norm::Load(loader, spec.key_norm));
   ASSIGN_OR_RETURN(mamba.query_norm_, Norm::Load(loader, spec.query_norm));
   ASSIGN_OR_RETURN(mamba.skip_, loader.read_vector(spec.skip));
-  ASSIGN_OR_RETURN(const std::vector<float> logs, loader.read_vector(spec.decay_log));
-  mamba.rate_.resize(logs.size());
+  ASSIGN_OR_RETURN(const std::vector<float> rates, loader.read_exp(spec.decay_log));
+  mamba.rate_.resize(rates.size());
   for (int64_t c = 0; c < spec.channels; ++c) {
     for (int64_t n = 0; n < spec.state_dim; ++n) {
-      const double log = logs[static_cast<size_t>(c * spec.state_dim + n)];
-      mamba.rate_[static_cast<size_t>(n * spec.channels + c)] = static_cast<float>(-Exp(log));
+      mamba.rate_[static_cast<size_t>(n * spec.channels + c)] =
+          -rates[static_cast<size_t>(c * spec.state_dim + n)];
     }
   }
   return mamba;

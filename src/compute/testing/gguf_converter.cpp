@@ -78,7 +78,8 @@ std::string ArchOf(std::string_view family) {
                                                                   {"qwen3_5", "qwen35"},
                                                                   {"qwen3_5_moe", "qwen35moe"},
                                                                   {"qwen3_next", "qwen3next"},
-                                                                  {"kimi_linear", "kimi-linear"}};
+                                                                  {"kimi_linear", "kimi-linear"},
+                                                                  {"falcon_h1", "falcon-h1"}};
   const auto other = kOthers.find(family);
   return other == kOthers.end() ? std::string(family) : other->second;
 }

@@ -9,6 +9,7 @@
 #include "models/families/common/family_mamba.h"
 #include "models/families/common/family_moe.h"
 #include "models/family.h"
+#include "models/stored_form.h"
 
 namespace shoal::families {
 namespace {
@@ -77,8 +78,11 @@ Mamba1Spec Mamba1At(const std::string& base, int64_t width, float eps, const Mam
   mamba.key_norm = NormAt(base + ".b_layernorm", mamba.state_dim, eps);
   mamba.query_norm = NormAt(base + ".c_layernorm", mamba.state_dim, eps);
   mamba.steps = LinearAt(base + ".dt_proj", channels, mamba.step_rank, true);
-  mamba.decay_log = {.shape = {channels * mamba.state_dim},
-                     .sources = {ReshapedAt(base, "A_log", {channels, mamba.state_dim})}};
+  const WeightSource logs = ReshapedAt(base, "A_log", {channels, mamba.state_dim});
+  WeightSource exps = logs;
+  exps.suffix = kMinusExpSuffix;
+  exps.written = false;
+  mamba.decay_log = {.shape = {channels * mamba.state_dim}, .sources = {logs, std::move(exps)}};
   mamba.skip = {.shape = {channels}, .sources = {{.base = base, .suffix = "D"}}};
   mamba.o = LinearAt(base + ".out_proj", width, channels, settings.projection_bias);
   return mamba;
