@@ -551,6 +551,16 @@ bool DecodedRows::decode(const BlockView& view, const std::vector<int64_t>& rows
   return true;
 }
 
+void DecodedRows::order_columns(const TiledHeads& order) {
+  SHOAL_CHECK(LawOf(type_).bits == 0 || order.size % group_ == 0);
+  for (std::vector<uint8_t>* part : {&words_, &scales_, &biases_}) {
+    if (part->empty()) continue;
+    ordered_.resize(part->size());
+    OrderColumns(order, part->data(), rows_, std::ssize(*part) / rows_, ordered_.data());
+    part->swap(ordered_);
+  }
+}
+
 float DecodedRows::value(int64_t row, int64_t col) const {
   if (LawOf(type_).bits > 0) return AffineValue(affine(), row, col);
   return LoadFloatWeight(floats(), dtype_, row * cols_ + col);

@@ -39,6 +39,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/tiled_heads.h"
 #include "numeric/affine.h"
 #include "numeric/dtype.h"
 
@@ -145,6 +146,9 @@ class DecodedRows {
   /// One value, whatever the law: round(scale * code) + bias, rounded, or the float.
   float value(int64_t row, int64_t col) const;
   int64_t bad_row() const { return bad_row_; }
+  /// Puts the columns, those of value heads (TiledHeads::columns), into the hub's order. Groups move with their head,
+  /// which has whole ones (CHECK).
+  void order_columns(const TiledHeads& order);
 
  private:
   BlockType type_ = BlockType::kNone;
@@ -156,6 +160,7 @@ class DecodedRows {
   std::vector<uint8_t> words_;
   std::vector<uint8_t> scales_;
   std::vector<uint8_t> biases_;
+  std::vector<uint8_t> ordered_;
 };
 
 }  // namespace shoal

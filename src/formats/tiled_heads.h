@@ -30,4 +30,8 @@ struct TiledHeads {
   }
 };
 
+/// Copies rows of row_bytes, of which each head has the same share (CHECK), with their columns in the hub's order.
+/// order: of columns, from 0 on (CHECK). to: not `from`.
+void OrderColumns(const TiledHeads& order, const void* from, int64_t rows, int64_t row_bytes, void* to);
+
 }  // namespace shoal

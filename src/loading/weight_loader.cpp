@@ -9,7 +9,6 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "formats/content_hash.h"
-#include "loading/ordered_columns.h"
 #include "models/stored_form.h"
 #include "numeric/transcendental.h"
 
@@ -223,7 +222,10 @@ absl::Status WeightLoader::pack_into(const StoredWeight& weight, PackedMatrix& p
 
 absl::Status WeightLoader::decode(const StoredWeight& weight, const std::vector<int64_t>& rows,
                                   DecodedRows& decoded) const {
-  if (decoded.decode(weight.blocks, rows)) return absl::OkStatus();
+  if (decoded.decode(weight.blocks, rows)) {
+    if (weight.tiled.of_columns() && !weight.codes_as_floats()) decoded.order_columns(weight.tiled);
+    return absl::OkStatus();
+  }
   return DataLoss(
       "checkpoint: tensor '{}' in {}: row {}: expected finite scales that {} groups hold exactly, found "
       "another. "
@@ -242,7 +244,6 @@ absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, Pac
     PackStrided(weight, rows, packed);
     return absl::OkStatus();
   }
-  OrderedColumns ordered(weight.tiled);
   if (weight.blocks.type != BlockType::kNone) {
     // A tile at a time: what is decoded stays in the core's cache until it is packed.
     DecodedRows decoded;
@@ -254,10 +255,9 @@ absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, Pac
       RETURN_IF_ERROR(decode(weight, stored, decoded));
       const Range all{0, std::ssize(stored)};
       if (weight.format.affine()) {
-        packed.set_affine_rows(begin, ordered.affine(decoded.affine()), all);
+        packed.set_affine_rows(begin, decoded.affine(), all);
       } else {
-        const int64_t row_bytes = weight.cols * DTypeBytes(weight.format.dtype);
-        packed.set_float_rows(begin, ordered.floats(decoded.floats(), all.end, row_bytes), weight.cols, all);
+        packed.set_float_rows(begin, decoded.floats(), weight.cols, all);
       }
     }
     return absl::OkStatus();
@@ -267,8 +267,10 @@ absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, Pac
       packed.set_affine_rows(row, weight.affine, stored);
     } else if (weight.tiled.of_columns()) {
       const int64_t row_bytes = weight.cols * DTypeBytes(weight.format.dtype);
-      const void* in_order = ordered.floats(weight.data + stored.begin * row_bytes, stored.size(), row_bytes);
-      packed.set_float_rows(row, in_order, weight.cols, {0, stored.size()});
+      std::vector<std::byte> in_order(static_cast<size_t>(stored.size() * row_bytes));
+      OrderColumns(weight.tiled, weight.data + stored.begin * row_bytes, stored.size(), row_bytes,
+                   in_order.data());
+      packed.set_float_rows(row, in_order.data(), weight.cols, {0, stored.size()});
     } else {
       packed.set_float_rows(row, weight.data, weight.cols, stored);
     }
@@ -362,13 +364,14 @@ absl::Status WeightLoader::read_rows(const StoredWeight& weight, Range rows, flo
   RETURN_IF_ERROR(CheckHere(*checkpoint_, weight));
   const bool blocks = weight.blocks.type != BlockType::kNone;
   if (weight.transposed_codes()) return read_transposed(weight, rows, out);
+  const bool in_file_order = weight.codes_as_floats();  // Of the columns that are decoded.
   DecodedRows decoded;
   for (int64_t row = rows.begin; row < rows.end; ++row, out += weight.cols) {
     const int64_t stored = weight.stored_row(row);
     if (blocks) RETURN_IF_ERROR(decode(weight, {stored}, decoded));
     for (int64_t col = 0; col < weight.cols; ++col) {
       if (blocks) {
-        out[col] = decoded.value(0, weight.stored_col(col));
+        out[col] = decoded.value(0, in_file_order ? weight.stored_col(col) : col);
       } else if (weight.strided()) {
         const int64_t at = row * weight.row_stride + weight.stored_col(col) * weight.col_stride;
         out[col] = LoadNumber(weight.data, weight.format.dtype, at);
