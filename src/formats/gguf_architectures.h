@@ -135,6 +135,11 @@ absl::Status BuildExaone4(GgufDraft& draft);
 absl::Status BuildStableLm(GgufDraft& draft);
 absl::Status BuildApertus(GgufDraft& draft);
 
+// Of gguf_gemma_architectures.cpp.
+absl::Status BuildGemma(GgufDraft& draft);
+absl::Status BuildGemma2(GgufDraft& draft);
+absl::Status BuildGemma3(GgufDraft& draft);
+
 // Of gguf_expert_architectures.cpp.
 absl::Status BuildDeepseek(GgufDraft& draft);
 absl::Status BuildOlmoe(GgufDraft& draft);
@@ -168,6 +173,8 @@ absl::Status BuildKimiLinear(GgufDraft& draft);
 absl::Status BuildDeepseek2(GgufDraft& draft);
 
 /// Stems that several files use.
+extern const std::span<const GgufStem>
+    kGgufNorms;  ///< Of what attention and feed-forward read; first of all stems.
 extern const std::span<const GgufStem> kGgufProjections;  ///< q, k, v and o under the usual names.
 extern const std::span<const GgufStem> kGgufHeadNorms;    ///< q_norm and k_norm.
 extern const std::span<const GgufStem> kGgufDense;        ///< The gated MLP below `mlp`.
