@@ -36,6 +36,7 @@ struct StageLayer {
   float mixer_scale = 1;  ///< Factors on what the layer adds to x.
   float feed_forward_scale = 1;
   std::optional<AltUpLayer> altup;
+  std::optional<LayerInput> input;
   AddendUse addend = AddendUse::kNone;
   std::optional<HyperMix> mixer_hyper, feed_forward_hyper;  ///< Of models with several such streams.
 
@@ -48,7 +49,9 @@ struct StageLayer {
     for (const auto* hyper : {&mixer_hyper, &feed_forward_hyper}) {
       if (*hyper) bytes += (*hyper)->bytes();
     }
-    return bytes + (altup ? altup->bytes() : 0) + (output_scale ? int64_t{sizeof(float)} : 0);
+    if (altup) bytes += altup->bytes();
+    if (input) bytes += input->bytes();
+    return bytes + (output_scale ? int64_t{sizeof(float)} : 0);
   }
 };
 
@@ -102,9 +105,10 @@ class CpuStage final : public Stage {
     MatView<float> out;               ///< [T, D]
     /// [T, row_width], x as it came to the layer; no data where nobody asks for bad slices.
     MatView<float> before;
-    MatView<float> shared_kv;  ///< As MixerStep::shared_kv.
-    MatView<float> routed;     ///< [T, D] that routed experts are added to instead of x; no data: to x.
-    MatView<float> picks;      ///< As MixerStep::picks.
+    MatView<float> shared_kv;    ///< As MixerStep::shared_kv.
+    MatView<float> layer_input;  ///< [T, P], of layers with an input of their own.
+    MatView<float> routed;       ///< [T, D] that routed experts are added to instead of x; no data: to x.
+    MatView<float> picks;        ///< As MixerStep::picks.
   };
   /// What is left of a step when bad slices have gone.
   struct Batch {
@@ -142,6 +146,8 @@ class CpuStage final : public Stage {
                                const Shared& shared, MatView<float> streams);
   absl::Status run_picking_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                  const Shared& shared, MatView<float> x);
+  absl::Status run_input_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                               const Shared& shared, MatView<float> rows);
   absl::Status run_altup_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                const Shared& shared, MatView<float> x);
   void guess_next(const ComputeContext& context, LayerId id, const Shared& shared,

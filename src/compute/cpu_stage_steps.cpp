@@ -213,6 +213,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   const PhaseTimer timer(context, StepPhase::kNormQuantize);
   const StageLayer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   if (layer.altup) return run_altup_layer(context, step, id, shared, x);
+  if (layer.input) return run_input_layer(context, step, id, shared, x);
   if (carries_addend_) return run_addend_layer(context, step, id, shared, x);
   if (hyper_) return run_hyper_layer(context, step, id, shared, x);
   if (x.cols > width_) return run_picking_layer(context, step, id, shared, x);
@@ -266,8 +267,13 @@ absl::Status CpuStage::run_residual_layer(const ComputeContext& context, const S
       kernels.add_rows({.x = shared.out, .scales = scales, .y = x, .rows = rows});
     });
   }
+  MatView<float> added;
+  if (layer.input) {
+    ASSIGN_OR_RETURN(added, layer.input->run(context, x, shared.layer_input));
+  }
   std::atomic<bool> finite = true;
   context.for_rows(x.rows, x.cols, [&](Range rows) {
+    if (layer.input) kernels.add_rows({.x = added, .y = x, .rows = rows});
     if (layer.output_scale) Multiply(x, *layer.output_scale, rows);
     if (!AllFinite(x, rows)) finite.store(false, std::memory_order_relaxed);
   });
@@ -345,6 +351,17 @@ absl::Status CpuStage::run_picking_layer(const ComputeContext& context, const St
   of_layer.before = {};
   of_layer.picks = x.cols_between(width_, x.cols);
   return run_residual_layer(context, step, id, of_layer, x.cols_between(0, width_));
+}
+
+/// The same of a row that has, behind x, inputs of layers, and keys and values that layers have in common.
+absl::Status CpuStage::run_input_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                       const Shared& shared, MatView<float> rows) {
+  if (shared.before.data != nullptr) CopyRows(rows, shared.before, 0);
+  Shared of_x = shared;
+  of_x.before = {};
+  of_x.shared_kv = altup_rows_.shared_kv_of(rows);
+  of_x.layer_input = altup_rows_.input_of(rows, id.value);
+  return run_residual_layer(context, step, id, of_x, altup_rows_.stream_of(rows, 0));
 }
 
 /// The same of a row of several streams (AltUpLayerSpec).

@@ -65,6 +65,9 @@ absl::Status CpuStage::load_layer(const ResolvedWeights& weights, const WeightLo
   if (spec.altup) {
     ASSIGN_OR_RETURN(layer.altup, AltUpLayer::Load(loader, *spec.altup, pool));
   }
+  if (spec.input) {
+    ASSIGN_OR_RETURN(layer.input, LayerInput::Load(loader, *spec.input, pool));
+  }
   if (spec.hyper) {
     ASSIGN_OR_RETURN(layer.mixer_hyper, HyperMix::Load(loader, *hyper_, spec.hyper->mixer, pool));
     ASSIGN_OR_RETURN(layer.feed_forward_hyper,
@@ -102,7 +105,7 @@ absl::Status CpuStage::load_embedding_and_head(const WeightLoader& loader, const
     if (!head_is_embedding_) {
       ASSIGN_OR_RETURN(head_, Linear::Load(loader, spec.head, pool));
     }
-    if (spec.altup) {
+    if (spec.altup && spec.altup->streams > 1) {
       ASSIGN_OR_RETURN(altup_end_, AltUpEnd::Load(loader, spec, pool));
     }
     if (spec.hyper) {
@@ -205,7 +208,7 @@ absl::Status CpuStage::final_norm(const ComputeContext& context, MatView<const f
     x = hidden;
   }
   if (hyper_head_) x = read_streams(context, x);
-  x = x.cols_between(0, width_);  // An addend is 0 here, and picks have been read.
+  x = x.cols_between(0, width_);  // An addend is 0 here, picks and inputs of layers have been read.
   context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, hidden, rows); });
   if (AllFinite(hidden, {0, hidden.rows})) return absl::OkStatus();
   return OutOfRange("final norm: a value is not finite (NaN or infinity)");

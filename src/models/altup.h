@@ -1,4 +1,4 @@
-// Rows that carry more than one residual stream from layer to layer.
+// Rows that carry more than one residual stream from layer to layer, or inputs of layers beside it.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,24 @@
 
 namespace shoal {
 
-/// Alternating updates with inputs of each layer's own (Gemma 3n). A row is `streams` residual streams of D numbers, an
+/// An input of a layer's own (Gemma 3n and 4), which adds to x
+///   norm(up(gelu(gate(x)) * input)).
+struct LayerInputSpec {
+  LinearSpec gate, up;  ///< [P, D], [D, P]
+  NormSpec norm;
+
+  void show_weights(const WeightWalk& walk) const {
+    walk.linear("projection", gate);
+    walk.linear("projection", up);
+    walk.norm(norm);
+  }
+};
+
+/// Alternating updates with inputs of each layer's own (Gemma 3n), or one stream and these inputs (Gemma 4, whose layers
+/// have no AltUpLayerSpec). A row is `streams` residual streams of D numbers, an
 /// input of layer_width numbers for each layer, made of the token, and the keys and values that layers have in common:
 /// whatever a layer needs travels with the row, so that any node may run it.
-/// Source: Baykal et al. 2023, arXiv:2301.13310; transformers `Gemma3nTextModel`.
+/// Source: Baykal et al. 2023, arXiv:2301.13310; transformers `Gemma3nTextModel`, `Gemma4TextModel`.
 struct AltUpSpec {
   int streams = 0;               ///< S. The first enters the mixers and feed-forwards.
   int64_t layer_width = 0;       ///< P
@@ -47,8 +61,7 @@ struct AltUpSpec {
 ///   a = (predicted[0] + mixer(n) + n + bypass_norm(bypass_up(bypass_down(n)))) / sqrt(2), n the normed predicted[0],
 /// and with b = a + feed_forward(a)
 ///   corrected[i] = predicted[i] + (1 + (correction m(b))[i]) (b - predicted[0]).
-/// The streams but the first then get
-///   input_norm(input_up(gelu(input_gate(corrected[0] output_scale)) * the layer's input)).
+/// The streams but the first then get what `input` makes of corrected[0] output_scale.
 struct AltUpLayerSpec {
   NormSpec router_norm;
   LinearSpec router;                      ///< [S, D]
@@ -57,8 +70,7 @@ struct AltUpLayerSpec {
   std::optional<WeightRef> output_scale;  ///< [D]
   LinearSpec bypass_down, bypass_up;      ///< [R, D], [D, R]
   NormSpec bypass_norm;
-  LinearSpec input_gate, input_up;  ///< [P, D], [D, P]
-  NormSpec input_norm;
+  LayerInputSpec input;
 
   void show_weights(const WeightWalk& walk) const {
     walk.norm(router_norm);
@@ -66,11 +78,10 @@ struct AltUpLayerSpec {
     walk.weight("projection", prediction);
     walk.weight("projection", correction);
     if (output_scale) walk.weight("scale", *output_scale);
-    for (const LinearSpec* linear : {&bypass_down, &bypass_up, &input_gate, &input_up}) {
-      walk.linear("projection", *linear);
-    }
+    walk.linear("projection", bypass_down);
+    walk.linear("projection", bypass_up);
     walk.norm(bypass_norm);
-    walk.norm(input_norm);
+    input.show_weights(walk);
   }
 };
 

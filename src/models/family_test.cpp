@@ -45,6 +45,7 @@ TEST(Families, AreThoseOfTheFolder) {
                                                "gemma3",
                                                "gemma3_text",
                                                "gemma3n",
+                                               "gemma3n_text",
                                                "gemma4",
                                                "gemma4_text",
                                                "glm4",

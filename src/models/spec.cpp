@@ -46,6 +46,7 @@ void ShowLayer(const LayerSpec& layer, const WeightWalk& walk) {
   walk.norm(layer.feed_forward_norm);
   std::visit([&](const auto& feed_forward) { ShowFeedForward(feed_forward, walk); }, layer.feed_forward);
   walk.norm(layer.feed_forward_out_norm);
+  if (layer.input) layer.input->show_weights(walk);
   if (layer.output_scale) walk.weight("scale", *layer.output_scale);
   if (layer.altup) layer.altup->show_weights(walk);
   if (layer.hyper) layer.hyper->show_weights(walk);

@@ -137,6 +137,7 @@ struct LayerSpec {
   float feed_forward_scale = 1;           ///< Another on what the feed-forward adds.
   std::optional<WeightRef> output_scale;  ///< [1]: factor on the layer's output.
   std::optional<AltUpLayerSpec> altup;    ///< Of models with ModelSpec::altup, whose feed-forwards are dense.
+  std::optional<LayerInputSpec> input;    ///< Of models with ModelSpec::altup whose layers have no `altup`.
   AddendUse addend = AddendUse::kNone;
   std::optional<HyperLayerSpec> hyper;  ///< Of models with ModelSpec::hyper.
 };

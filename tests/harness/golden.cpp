@@ -207,6 +207,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"gemma3", {{}, {}}},
       {"gemma3_text", {{}, {"plain"}}},
       {"gemma3n", {{}, {"text"}}},
+      {"gemma3n_text", {{}, {}}},
       {"gemma4", {{}, {"moe"}}},
       {"gemma4_text", {{}, {}}},
       {"glm4", {{}, {"plain"}}},

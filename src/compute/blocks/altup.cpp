@@ -17,6 +17,7 @@ constexpr double kLeastSquare = 1e-5;
 
 absl::StatusOr<std::vector<Linear>> LoadLinears(const WeightLoader& loader,
                                                 const std::vector<LinearSpec>& specs, ThreadPool& pool) {
+  if (specs.empty()) return std::vector<Linear>();
   std::vector<const LinearSpec*> parts;
   for (const LinearSpec& spec : specs) parts.push_back(&spec);
   return Linear::LoadTogether(loader, parts, pool);
@@ -154,6 +155,35 @@ absl::Status AltUpEnd::run(const ComputeContext& context, MatView<const float> x
 
 // ---- A layer ----
 
+absl::StatusOr<LayerInput> LayerInput::Load(const WeightLoader& loader, const LayerInputSpec& spec,
+                                            ThreadPool& pool) {
+  LayerInput input;
+  ASSIGN_OR_RETURN(input.gate_, Linear::Load(loader, spec.gate, pool));
+  ASSIGN_OR_RETURN(input.up_, Linear::Load(loader, spec.up, pool));
+  ASSIGN_OR_RETURN(input.norm_, Norm::Load(loader, spec.norm));
+  return input;
+}
+
+absl::StatusOr<MatView<float>> LayerInput::run(const ComputeContext& context, MatView<const float> x,
+                                               MatView<const float> layer_input) const {
+  Arena& arena = *context.arena;
+  const MatView<float> added = arena.allocate_rows<float>(x.rows, up_.rows());
+  const ArenaScope scope(arena);
+  const MatView<float> gate = arena.allocate_rows<float>(x.rows, gate_.rows());
+  LinearInput input(x);
+  const LinearTask down[] = {{&gate_, gate, input.all_rows()}};
+  RETURN_IF_ERROR(RunLinears(context, input, down));
+  LinearInput gated(gate);
+  RETURN_IF_ERROR(gated.fill(context, up_.activation_group(context.activations), [&](Range rows) {
+    context.kernels->gelu_mul({.gate = gate, .up = layer_input, .out = gate, .rows = rows});
+  }));
+  const LinearTask up[] = {{&up_, added, gated.all_rows()}};
+  RETURN_IF_ERROR(RunLinears(context, gated, up));
+  context.for_rows(added.rows, added.cols,
+                   [&](Range rows) { norm_.apply(*context.kernels, added, added, rows); });
+  return added;
+}
+
 absl::StatusOr<AltUpLayer> AltUpLayer::Load(const WeightLoader& loader, const AltUpLayerSpec& spec,
                                             ThreadPool& pool) {
   AltUpLayer layer;
@@ -167,17 +197,13 @@ absl::StatusOr<AltUpLayer> AltUpLayer::Load(const WeightLoader& loader, const Al
   ASSIGN_OR_RETURN(layer.bypass_down_, Linear::Load(loader, spec.bypass_down, pool));
   ASSIGN_OR_RETURN(layer.bypass_up_, Linear::Load(loader, spec.bypass_up, pool));
   ASSIGN_OR_RETURN(layer.bypass_norm_, Norm::Load(loader, spec.bypass_norm));
-  ASSIGN_OR_RETURN(layer.input_gate_, Linear::Load(loader, spec.input_gate, pool));
-  ASSIGN_OR_RETURN(layer.input_up_, Linear::Load(loader, spec.input_up, pool));
-  ASSIGN_OR_RETURN(layer.input_norm_, Norm::Load(loader, spec.input_norm));
+  ASSIGN_OR_RETURN(layer.input_, LayerInput::Load(loader, spec.input, pool));
   return layer;
 }
 
 int64_t AltUpLayer::bytes() const {
-  int64_t bytes = router_norm_.bytes() + bypass_norm_.bytes() + input_norm_.bytes();
-  for (const Linear* linear : {&router_, &bypass_down_, &bypass_up_, &input_gate_, &input_up_}) {
-    bytes += linear->bytes();
-  }
+  int64_t bytes = router_norm_.bytes() + bypass_norm_.bytes() + input_.bytes();
+  for (const Linear* linear : {&router_, &bypass_down_, &bypass_up_}) bytes += linear->bytes();
   const size_t vectors = prediction_.size() + correction_.size() + output_scale_.size();
   return bytes + static_cast<int64_t>(vectors * sizeof(float));
 }
@@ -274,29 +300,17 @@ absl::Status AltUpLayer::correct(const ComputeContext& context, MatView<const fl
 
 absl::Status AltUpLayer::add_input(const ComputeContext& context, MatView<const float> layer_input,
                                    MatView<float> streams) const {
-  Arena& arena = *context.arena;
   const int64_t width = streams.cols / stream_count();
-  const MatView<float> scaled = arena.allocate_rows<float>(streams.rows, width);
-  LinearInput input(scaled);
-  RETURN_IF_ERROR(input.fill(context, input_gate_.activation_group(context.activations), [&](Range rows) {
+  const MatView<float> scaled = context.arena->allocate_rows<float>(streams.rows, width);
+  context.for_rows(scaled.rows, width, [&](Range rows) {
     for (int64_t t = rows.begin; t < rows.end; ++t) {
       std::copy_n(streams.row(t), width, scaled.row(t));
       for (int64_t c = 0; c < width && !output_scale_.empty(); ++c)
         scaled.at(t, c) *= output_scale_[static_cast<size_t>(c)];
     }
-  }));
-  const MatView<float> gate = arena.allocate_rows<float>(streams.rows, input_gate_.rows());
-  const LinearTask down[] = {{&input_gate_, gate, input.all_rows()}};
-  RETURN_IF_ERROR(RunLinears(context, input, down));
-  LinearInput gated(gate);
-  RETURN_IF_ERROR(gated.fill(context, input_up_.activation_group(context.activations), [&](Range rows) {
-    context.kernels->gelu_mul({.gate = gate, .up = layer_input, .out = gate, .rows = rows});
-  }));
-  const MatView<float> added = arena.allocate_rows<float>(streams.rows, width);
-  const LinearTask up[] = {{&input_up_, added, gated.all_rows()}};
-  RETURN_IF_ERROR(RunLinears(context, gated, up));
+  });
+  ASSIGN_OR_RETURN(const MatView<float> added, input_.run(context, scaled, layer_input));
   context.for_rows(streams.rows, streams.cols, [&](Range rows) {
-    input_norm_.apply(*context.kernels, added, added, rows);
     for (int64_t i = 1; i < stream_count(); ++i) {
       context.kernels->add_rows(
           {.x = added, .y = streams.cols_between(i * width, (i + 1) * width), .rows = rows});

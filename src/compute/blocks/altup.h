@@ -1,5 +1,5 @@
-// Rows of several residual streams (AltUpSpec): how they begin, what a layer does around its mixer and feed-forward, and
-// how they end.
+// Rows of several residual streams, or of one and inputs of layers (AltUpSpec): how they begin, what a layer does around
+// its mixer and feed-forward, and how they end.
 #pragma once
 
 #include <cstdint>
@@ -74,6 +74,23 @@ class AltUpEnd {
   std::vector<Linear> gather_;
 };
 
+/// What a layer makes of its own input.
+class LayerInput {
+ public:
+  static absl::StatusOr<LayerInput> Load(const WeightLoader& loader, const LayerInputSpec& spec,
+                                         ThreadPool& pool);
+  int64_t bytes() const { return gate_.bytes() + up_.bytes() + norm_.bytes(); }
+
+  /// What is to be added, [T, D] in the context's arena, of x [T, D] and the layer's input [T, P].
+  /// OutOfRange: an activation is not finite.
+  absl::StatusOr<MatView<float>> run(const ComputeContext& context, MatView<const float> x,
+                                     MatView<const float> layer_input) const;
+
+ private:
+  Linear gate_, up_;
+  Norm norm_;
+};
+
 class AltUpLayer {
  public:
   static absl::StatusOr<AltUpLayer> Load(const WeightLoader& loader, const AltUpLayerSpec& spec,
@@ -97,8 +114,9 @@ class AltUpLayer {
   absl::Status add_input(const ComputeContext& context, MatView<const float> layer_input,
                          MatView<float> streams) const;
 
-  Norm router_norm_, bypass_norm_, input_norm_;
-  Linear router_, bypass_down_, bypass_up_, input_gate_, input_up_;
+  Norm router_norm_, bypass_norm_;
+  Linear router_, bypass_down_, bypass_up_;
+  LayerInput input_;
   std::vector<float> prediction_;    // [S, S, S]
   std::vector<float> correction_;    // [S, S]
   std::vector<float> output_scale_;  // [D] or empty.

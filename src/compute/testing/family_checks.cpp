@@ -4,12 +4,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/status.h"
 #include "compute/testing/local_model.h"
+#include "convert/testing/checkpoints.h"
 #include "harness/golden.h"
 #include "models/family.h"
 
@@ -90,6 +93,35 @@ void ExpectGoldensMatch(const std::string& family, double max_abs) {
                  << " lie in ../shared/goldens, which is not there";
   }
   for (const std::string& folder : cases.beside) ExpectGoldenMatches(folder, max_abs);
+}
+
+void ExpectTheTextModelAloneHasTheSameBits(const std::string& nested) {
+  const std::string& whole = TinyCheckpoint(nested);
+  const TempFolder alone;
+  CopyCheckpoint(whole, alone.path(), [](std::vector<EditableTensor>& tensors) {
+    constexpr std::string_view kAround = "language_model.";
+    for (EditableTensor& tensor : tensors) {
+      const size_t at = tensor.name.find(kAround);
+      if (at != std::string::npos) tensor.name.erase(at, kAround.size());
+    }
+  });
+  const nlohmann::json config =
+      nlohmann::json::parse(std::ifstream(whole + "/config.json")).at("text_config");
+  std::ofstream(alone.path() + "/config.json") << config.dump();
+  const std::vector<int32_t> prompt = {5, 300, 17, 17, 204, 3, 99, 150, 42, 7, 311, 26};
+  std::vector<float> logits[2];
+  for (const auto& [folder, result] : {std::pair(&whole, &logits[0]), std::pair(&alone.path(), &logits[1])}) {
+    auto model = LocalModel::Load(*folder, {});
+    ASSERT_TRUE(model.ok()) << *folder << ": " << model.status();
+    const auto run = (*model)->run(prompt, 0);
+    ASSERT_TRUE(run.ok()) << run.status();
+    *result = run->logits;
+    if (folder == &alone.path()) {
+      EXPECT_EQ((*model)->spec().model_type, config.at("model_type"));
+    }
+  }
+  ASSERT_EQ(logits[0].size(), logits[1].size());
+  EXPECT_EQ(std::memcmp(logits[0].data(), logits[1].data(), logits[0].size() * sizeof(float)), 0);
 }
 
 void ExpectConfigRefused(std::string_view family, std::string_view key, std::string_view value,

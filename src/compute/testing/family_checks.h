@@ -15,6 +15,10 @@ namespace shoal {
 /// (int8, f16) comes. Skipped where some of the goldens are not there (GoldenCases), after the others.
 void ExpectGoldensMatch(const std::string& family, double max_abs = 1e-3);
 
+/// The text model of a family that nests one (its tiny model) as a checkpoint of its own, under the model_type of its
+/// text_config and without `language_model` in names: the same logits, to the bit.
+void ExpectTheTextModelAloneHasTheSameBits(const std::string& nested);
+
 /// The family's tiny config with `key` replaced by the JSON `value` (removed where `value` is empty) is
 /// refused, with a message that contains `message`.
 void ExpectConfigRefused(std::string_view family, std::string_view key, std::string_view value,

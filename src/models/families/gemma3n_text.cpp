@@ -1,5 +1,4 @@
-// Gemma 3n, text only: of a model that sees images and hears sound the text model runs. Reference: transformers
-// models/gemma3n/modeling_gemma3n.py.
+// Gemma 3n, text only. Reference: transformers models/gemma3n/modeling_gemma3n.py.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -11,7 +10,6 @@
 #include "base/status.h"
 #include "models/families/common/family_common.h"
 #include "models/families/common/family_gemma.h"
-#include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 #include "numeric/transcendental.h"
 
@@ -121,19 +119,22 @@ absl::StatusOr<Gemma3nSizes> ReadSizes(const ModelConfig& config) {
                        config.where("altup_active_idx"), active);
 }
 
-AltUpSpec AltUpAt(const Gemma3nSizes& sizes) {
+/// `<base>.<index>`, or one of a stack, as a GGUF has it.
+LinearSpec StreamMatrixAt(const char* base, int64_t index, const Gemma3nSizes& sizes) {
   const int64_t width = sizes.usual.width;
-  AltUpSpec altup{.streams = static_cast<int>(sizes.streams), .layer_width = sizes.layer_width};
+  LinearSpec linear = LinearAt(fmt::format("{}.{}", base, index), width, width, false);
+  linear.weight.sources.push_back(
+      {.base = base, .stack = sizes.streams - 1, .index = index, .written = false});
+  return linear;
+}
+
+AltUpSpec AltUpAt(const Gemma3nSizes& sizes) {
+  AltUpSpec altup = GemmaLayerInputs(sizes.usual, sizes.layer_width, sizes.layer_vocabulary);
+  altup.streams = static_cast<int>(sizes.streams);
   for (int64_t i = 0; i + 1 < sizes.streams; ++i) {
-    altup.spread.push_back(LinearAt(fmt::format("model.altup_projections.{}", i), width, width, false));
-    altup.gather.push_back(
-        LinearAt(fmt::format("model.altup_unembed_projections.{}", i), width, width, false));
+    altup.spread.push_back(StreamMatrixAt("model.altup_projections", i, sizes));
+    altup.gather.push_back(StreamMatrixAt("model.altup_unembed_projections", i, sizes));
   }
-  const int64_t all = sizes.usual.layers * sizes.layer_width;
-  altup.layer_embedding = MatrixAt("model.embed_tokens_per_layer", sizes.layer_vocabulary, all);
-  altup.layer_embedding_scale = GemmaEmbeddingScale(sizes.layer_width);
-  altup.layer_projection = LinearAt("model.per_layer_model_projection", all, width, false);
-  altup.layer_norm = NormAt("model.per_layer_projection_norm", sizes.layer_width, sizes.usual.eps);
   return altup;
 }
 
@@ -153,55 +154,12 @@ AltUpLayerSpec AltUpLayerAt(const std::string& base, const Gemma3nSizes& sizes) 
   altup.bypass_down = linear(".laurel.linear_left", sizes.bypass_rank, width);
   altup.bypass_up = linear(".laurel.linear_right", width, sizes.bypass_rank);
   altup.bypass_norm = NormAt(base + ".laurel.post_laurel_norm", width, sizes.usual.eps);
-  altup.input_gate = linear(".per_layer_input_gate", sizes.layer_width, width);
-  altup.input_up = linear(".per_layer_projection", width, sizes.layer_width);
-  altup.input_norm = NormAt(base + ".post_per_layer_input_norm", width, sizes.usual.eps);
+  altup.input = GemmaLayerInputAt(base, sizes.usual, sizes.layer_width);
   return altup;
 }
 
-/// The last num_kv_shared_layers layers take keys and values from the last layer of their kind (with a window or without)
-/// before them.
-absl::Status ShareKv(const ModelConfig& config, ModelSpec& spec) {
-  ASSIGN_OR_RETURN(const int64_t sharing,
-                   config.required_int("num_kv_shared_layers", {0, spec.layer_count() - 1}));
-  if (sharing == 0) return absl::OkStatus();
-  const auto first = static_cast<size_t>(spec.layer_count() - sharing);
-  int64_t column = 0;
-  for (const bool windowed : {false, true}) {
-    const auto gqa_of = [&](size_t layer) -> GqaSpec* {
-      GqaSpec& gqa = std::get<GqaSpec>(spec.layers[layer].mixer);
-      return gqa.window.has_value() == windowed ? &gqa : nullptr;
-    };
-    GqaSpec* giver = nullptr;
-    for (size_t i = 0; i < first; ++i) giver = gqa_of(i) != nullptr ? gqa_of(i) : giver;
-    bool taken = false;
-    for (size_t i = first; i < spec.layers.size(); ++i) {
-      GqaSpec* taker = gqa_of(i);
-      if (taker == nullptr) continue;
-      if (giver == nullptr) {
-        return InvalidArgument("{}: expected a layer of the kind of layer {} before the last {}, found none",
-                               config.where("num_kv_shared_layers"), i, sharing);
-      }
-      taken = true;
-      taker->shared_kv = GqaSpec::SharedKv{.column = column, .taken = true};
-      taker->k_norm.reset();
-      // Checkpoints may have them all the same.
-      for (const char* name : {"k_proj", "v_proj", "k_norm", "v_norm"}) {
-        for (const char* prefix : {"model.language_model", "language_model.model"}) {
-          spec.ignored_tensors.emplace_back(fmt::format("{}.layers.{}.self_attn.{}.", prefix, i, name),
-                                            "keys and values of layers that take those of others");
-        }
-      }
-    }
-    if (!taken) continue;
-    giver->shared_kv = GqaSpec::SharedKv{.column = column};
-    column += int64_t{2} * giver->kv_heads * giver->head_dim;
-  }
-  spec.altup->shared_kv_values = column;
-  return absl::OkStatus();
-}
-
-absl::StatusOr<ModelSpec> TextSpec(const ModelConfig& config) {
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& stated) {
+  const ModelConfig config = stated.with_defaults(kDefaults);
   RETURN_IF_ERROR(RequireActivation(config, "hidden_activation", "gelu_pytorch_tanh"));
   ASSIGN_OR_RETURN(const Gemma3nSizes sizes, ReadSizes(config));
   AttentionSettings attention{.norm = QkNorm::kPerHead};
@@ -237,11 +195,11 @@ absl::StatusOr<ModelSpec> TextSpec(const ModelConfig& config) {
     if (gqa.window) gqa.rope = local;
     spec.layers[i].altup = AltUpLayerAt(fmt::format("model.layers.{}", i), sizes);
   }
-  RETURN_IF_ERROR(ShareKv(config, spec));
+  RETURN_IF_ERROR(ShareGemmaKv(config, spec));
   return spec;
 }
 
-std::string TextTiny() {
+std::string Tiny() {
   return TinyConfig("gemma3n_text", R"("intermediate_size": [384, 320, 384, 384, 384, 384, 384],
   "num_key_value_heads": 2, "head_dim": 28, "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 33,
   "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention",
@@ -253,16 +211,9 @@ std::string TextTiny() {
   "final_logit_softcapping": 30.0, "tie_word_embeddings": true)");
 }
 
-absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
-  const NestedText text[] = {{"gemma3n_text", &TextSpec, kDefaults}};
-  return NestedTextModel(config, text);
-}
-
-std::string Tiny() { return NestTextConfig("gemma3n", TextTiny()); }
-
 }  // namespace
 
-extern const Family gemma3n;
-constinit const Family gemma3n = {"gemma3n", &Spec, &Tiny};
+extern const Family gemma3n_text;
+constinit const Family gemma3n_text = {"gemma3n_text", &Spec, &Tiny, "gemma3n"};
 
 }  // namespace shoal::families

@@ -1,6 +1,9 @@
 // What the versions of Gemma share.
 #pragma once
 
+#include <cstdint>
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "formats/config.h"
 #include "models/families/common/family_common.h"
@@ -22,6 +25,18 @@ void MakeGemma(const DecoderSizes& sizes, const GemmaNorms& norms, ModelSpec& sp
 
 /// sqrt(width) in the precision of the reference's weights: what embeddings of that width are multiplied by.
 float GemmaEmbeddingScale(int64_t width);
+
+/// What a layer makes of its own input of `layer_width` numbers: per_layer_input_gate, per_layer_projection and
+/// post_per_layer_input_norm below `base`.
+LayerInputSpec GemmaLayerInputAt(const std::string& base, const DecoderSizes& sizes, int64_t layer_width);
+
+/// What makes these inputs of a token and its embedding, with one stream: embed_tokens_per_layer of `vocabulary` rows,
+/// per_layer_model_projection and per_layer_projection_norm.
+AltUpSpec GemmaLayerInputs(const DecoderSizes& sizes, int64_t layer_width, int64_t vocabulary);
+
+/// The last num_kv_shared_layers layers take keys and values from the last layer of their kind (with a window or without)
+/// before them, by way of the rows (spec.altup). Checkpoints may have theirs all the same.
+absl::Status ShareGemmaKv(const ModelConfig& config, ModelSpec& spec);
 
 /// Refuses attention to what comes behind (use_bidirectional_attention), which embedding models have.
 absl::Status RefuseBidirectional(const ModelConfig& config);
