@@ -1,5 +1,4 @@
-// Llama 4, text only: of a model that sees images the text model runs. Reference: transformers
-// models/llama4/modeling_llama4.py.
+// Llama 4, text only. Reference: transformers models/llama4/modeling_llama4.py.
 #include <algorithm>
 #include <optional>
 #include <string>
@@ -9,7 +8,6 @@
 #include "base/status.h"
 #include "models/families/common/family_common.h"
 #include "models/families/common/family_moe.h"
-#include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 #include "numeric/transcendental.h"
 
@@ -145,7 +143,8 @@ absl::StatusOr<MoeSettings> ReadLlama4Experts(const ModelConfig& text, const Dec
       text.where("num_experts_per_tok"), experts.top_k);
 }
 
-absl::StatusOr<ModelSpec> TextSpec(const ModelConfig& text) {
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& stated) {
+  const ModelConfig text = stated.with_defaults(kDefaults);
   RETURN_IF_ERROR(RequireActivation(text, "hidden_act", "silu"));
   ASSIGN_OR_RETURN(DecoderSizes sizes, ReadDecoderSizes(text));
   // Scout states 10,485,760 positions: it is served as far as the angles of rope are exact.
@@ -174,24 +173,19 @@ absl::StatusOr<ModelSpec> TextSpec(const ModelConfig& text) {
   return DecoderOf("llama4_text", sizes, mixer, feed_forward);
 }
 
-absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
-  const NestedText text[] = {{"llama4_text", &TextSpec, kDefaults}};
-  return NestedTextModel(config, text, NestedNames::kLanguageModel);
-}
-
 std::string Tiny() {
-  return NestTextConfig("llama4", TinyConfig("llama4_text", R"("intermediate_size": 320,
+  return TinyConfig("llama4_text", R"("intermediate_size": 320,
   "intermediate_size_mlp": 384, "num_key_value_heads": 2, "head_dim": 28, "hidden_act": "silu",
   "num_local_experts": 13, "num_experts_per_tok": 1, "interleave_moe_layer_step": 2, "use_qk_norm": true,
   "no_rope_layers": [1, 1, 0, 1, 1, 1, 0], "attention_chunk_size": 33, "attn_temperature_tuning": true,
   "floor_scale": 16, "attn_scale": 0.1, "attention_bias": false, "tie_word_embeddings": false,
   "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64}, "rope_theta": 500000.0)"));
+    "original_max_position_embeddings": 64}, "rope_theta": 500000.0)");
 }
 
 }  // namespace
 
-extern const Family llama4;
-constinit const Family llama4 = {"llama4", &Spec, &Tiny};
+extern const Family llama4_text;
+constinit const Family llama4_text = {"llama4_text", &Spec, &Tiny, "llama4"};
 
 }  // namespace shoal::families

@@ -59,6 +59,17 @@ TEST(MinimaxM3, OlderAndNewerKeysSayTheSame) {
   EXPECT_EQ(MoeOf(spec.layers[1]), nullptr);
 }
 
+TEST(MinimaxM3, TheFirstLayerMayBeSparseToo) {
+  const std::string all = R"(["minimax_m3_sparse", "full_attention", "full_attention", "full_attention",
+      "full_attention", "full_attention", "minimax_m3_sparse"])";
+  const ModelSpec spec = SpecWith("minimax_m3_vl", "text_config.layer_types", all);
+  EXPECT_TRUE(std::get<GqaSpec>(spec.layers[0].mixer).picks.has_value());
+  ExpectConfigRefused("minimax_m3_vl", "text_config.layer_types",
+                      R"(["full_attention", "full_attention", "full_attention", "full_attention",
+                          "full_attention", "full_attention", "sliding_attention"])",
+                      R"(found "sliding_attention")");
+}
+
 TEST(MinimaxM3, RefusesWhatIsNotBuiltByName) {
   const auto refused = [](const std::string& key, const char* value) {
     ExpectConfigRefused("minimax_m3_vl", "text_config." + key, value, key);

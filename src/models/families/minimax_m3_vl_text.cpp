@@ -1,16 +1,16 @@
-// MiniMax-M3, of which the text model runs. Reference: transformers
-// models/minimax_m3_vl/modeling_minimax_m3_vl.py.
+// MiniMax-M3, text only. Reference: transformers models/minimax_m3_vl/modeling_minimax_m3_vl.py.
 #include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_mixtral.h"
 #include "models/families/common/family_moe.h"
-#include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 
 namespace shoal::families {
@@ -91,7 +91,8 @@ absl::StatusOr<Sparse> ReadSparse(const ModelConfig& config, const DecoderSizes&
   RETURN_IF_ERROR(RequireIfPresent(legacy, "sparse_score_type", "max"));
   ASSIGN_OR_RETURN(const std::optional<int64_t> first, legacy.optional_int("sparse_init_block", kAnyCount));
   if (first.value_or(0) != 0) {
-    return Unimplemented("{}: expected 0, found {}; not built", legacy.where("sparse_init_block"), *first);
+    return Unimplemented("{}: expected 0, found {}; the reference picks no first blocks, so it is not built",
+                         legacy.where("sparse_init_block"), *first);
   }
   ASSIGN_OR_RETURN(sparse.layers, ReadLayerList(config, legacy,
                                                 {.names = "layer_types",
@@ -112,6 +113,26 @@ absl::StatusOr<Sparse> ReadSparse(const ModelConfig& config, const DecoderSizes&
   return sparse;
 }
 
+// Checkpoints that transformers 5 saves of the text model alone have other names than the hub's, and gate and up as one.
+
+/// Another place of a linear or norm, `base` instead of the first one's.
+void AlsoAt(const std::string& base, WeightRef& ref) {
+  WeightSource place = ref.sources[0];
+  place.base = base;
+  place.written = false;
+  ref.sources.push_back(std::move(place));
+}
+
+/// Another place of a dense block below `base`.
+void AlsoFusedAt(const std::string& base, int64_t width, DenseSpec& dense) {
+  DenseSpec fused = FusedDenseAt(base, width, dense.width);
+  for (const auto& [from, to] : {std::pair(&fused.gate, &dense.gate), std::pair(&fused.up, &dense.up),
+                                 std::pair(&fused.down, &dense.down)}) {
+    from->weight.sources[0].written = false;
+    to->weight.sources.push_back(from->weight.sources[0]);
+  }
+}
+
 /// The indexer of a layer, whose tensors are among the attention's.
 BlockPicks PicksAt(const std::string& base, const DecoderSizes& sizes, BlockPicks picks) {
   IndexerSpec& indexer = picks.indexer;
@@ -119,11 +140,16 @@ BlockPicks PicksAt(const std::string& base, const DecoderSizes& sizes, BlockPick
   indexer.k = LinearAt(base + ".index_k_proj", indexer.dim, sizes.width, false);
   indexer.q_norm = OneBasedNormAt(base + ".index_q_norm", indexer.dim, sizes.eps);
   indexer.k_norm = OneBasedNormAt(base + ".index_k_norm", indexer.dim, sizes.eps);
+  AlsoAt(base + ".indexer.q_proj", indexer.q.weight);
+  AlsoAt(base + ".indexer.k_proj", indexer.k.weight);
+  AlsoAt(base + ".indexer.q_norm", indexer.q_norm->weight);
+  AlsoAt(base + ".indexer.k_norm", indexer.k_norm.weight);
   return picks;
 }
 
 absl::Status RefuseOthers(const ModelConfig& config) {
-  RETURN_IF_ERROR(RefuseWindows(config));
+  // Where layers have types, those that are built are listed where they are read.
+  if (!config.has("layer_types")) RETURN_IF_ERROR(RefuseWindows(config));
   ASSIGN_OR_RETURN(const std::optional<std::string> act, config.optional_string("hidden_act"));
   if (act && *act != "swigluoai") RETURN_IF_ERROR(RequireIfPresent(config, "hidden_act", "silu"));
   RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "sigmoid"));
@@ -155,7 +181,7 @@ absl::StatusOr<MoeSettings> ReadM3Experts(const ModelConfig& config, const Decod
   return experts;
 }
 
-absl::StatusOr<ModelSpec> TextSpec(const ModelConfig& config) {
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseOthers(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config, false));
   AttentionSettings attention{.norm = QkNorm::kPerHead};
@@ -183,10 +209,15 @@ absl::StatusOr<ModelSpec> TextSpec(const ModelConfig& config) {
   };
   const auto feed_forward = [&](int64_t layer, const std::string& base) -> FeedForwardSpec {
     if (!routed[static_cast<size_t>(layer)]) {
-      return Clamped(DenseAt(base + ".mlp", sizes.width, ffn, false), clamp);
+      DenseSpec dense = DenseAt(base + ".mlp", sizes.width, ffn, false);
+      AlsoFusedAt(base + ".mlp", sizes.width, dense);
+      return Clamped(std::move(dense), clamp);
     }
     MoeSpec moe = MoeAt(base + ".block_sparse_moe", sizes.width, experts,
                         {.gate = "w1", .up = "w3", .down = "w2", .selection_bias = ""});
+    PlaceRouterBelowMlp(base, "gate", moe);
+    AlsoAt(base + ".mlp.gate", *moe.router.selection_bias);
+    AlsoFusedAt(base + ".mlp.shared_experts", sizes.width, *moe.shared);
     for (DenseSpec& expert : moe.experts) expert = Clamped(std::move(expert), clamp);
     moe.shared = Clamped(*std::move(moe.shared), clamp);
     return moe;
@@ -200,19 +231,8 @@ absl::StatusOr<ModelSpec> TextSpec(const ModelConfig& config) {
   return spec;
 }
 
-absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
-  const NestedText texts[] = {{"minimax_m3_vl_text", &TextSpec}};
-  ASSIGN_OR_RETURN(ModelSpec spec, NestedTextModel(config, texts, NestedNames::kLanguageModel));
-  for (const char* prefix : {"mtp.", "model.mtp.", "language_model.mtp.", "language_model.model.mtp."}) {
-    spec.ignored_tensors.emplace_back(prefix, "heads for further tokens");
-  }
-  spec.ignored_tensors.emplace_back("patch_merge_mlp.", "what leads from towers to the text model");
-  return spec;
-}
-
 std::string Tiny() {
-  return NestTextConfig("minimax_m3_vl", TinyConfig("minimax_m3_vl_text",
-                                                    R"("intermediate_size": 320, "num_key_value_heads": 2,
+  return TinyConfig("minimax_m3_vl_text", R"("intermediate_size": 320, "num_key_value_heads": 2,
   "head_dim": 28, "rotary_dim": 12, "partial_rotary_factor": 0.42857142857, "use_qk_norm": true,
   "qk_norm_type": "per_head", "use_gemma_norm": true, "dense_intermediate_size": 384,
   "shared_intermediate_size": 320, "n_shared_experts": 1, "num_local_experts": 13, "num_experts_per_tok": 3,
@@ -221,12 +241,12 @@ std::string Tiny() {
   "sparse_attention_config": {"use_sparse_attention": true, "sparse_num_index_heads": 2,
     "sparse_index_dim": 20, "sparse_block_size": 4, "sparse_topk_blocks": 3, "sparse_init_block": 0,
     "sparse_local_block": 1, "sparse_score_type": "max", "sparse_attention_freq": [0, 1, 1, 0, 1, 1, 1]},
-  "hidden_act": "silu", "rope_theta": 5000000.0, "tie_word_embeddings": false)"));
+  "hidden_act": "silu", "rope_theta": 5000000.0, "tie_word_embeddings": false)");
 }
 
 }  // namespace
 
-extern const Family minimax_m3_vl;
-constinit const Family minimax_m3_vl = {"minimax_m3_vl", &Spec, &Tiny};
+extern const Family minimax_m3_vl_text;
+constinit const Family minimax_m3_vl_text = {"minimax_m3_vl_text", &Spec, &Tiny, "minimax_m3_vl"};
 
 }  // namespace shoal::families

@@ -85,8 +85,13 @@ absl::Status RefuseUnbuiltFeatures(const ModelConfig& config) {
 }
 
 absl::Status RefuseWindows(const ModelConfig& config) {
-  ASSIGN_OR_RETURN(const auto windows, ReadWindows(config, 1));
-  if (!windows[0]) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::vector<std::string> types, config.string_list("layer_types"));
+  ASSIGN_OR_RETURN(const std::optional<int64_t> layers,
+                   config.optional_int("num_hidden_layers", kLayerBounds));
+  ASSIGN_OR_RETURN(const auto windows,
+                   ReadWindows(config, types.empty() ? layers.value_or(1) : std::ssize(types)));
+  if (std::ranges::none_of(windows, [](const auto& window) { return window.has_value(); }))
+    return absl::OkStatus();
   const char* key = config.has("layer_types") ? "layer_types" : "sliding_window";
   return Unimplemented("{}: expected no sliding window, found {}; the reference of this family has none",
                        config.where(key), config.excerpt(key));

@@ -264,6 +264,26 @@ absl::StatusOr<Qwen35Parts> ReadQwen35(const ModelConfig& config, Qwen35Place pl
   return Qwen35Parts{.text = std::move(text), .place = place, .sizes = sizes, .mixer = std::move(mixer)};
 }
 
+absl::StatusOr<MakeFeedForward> ReadQwen35Experts(const Qwen35Parts& parts) {
+  const ModelConfig& text = parts.text;
+  ASSIGN_OR_RETURN(const std::vector<int64_t> dense, text.int_list("mlp_only_layers"));
+  if (!dense.empty()) {
+    return Unimplemented("{}: expected [], found {}; the reference of this family has experts in every layer",
+                         text.where("mlp_only_layers"), text.excerpt("mlp_only_layers"));
+  }
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(text, parts.sizes));
+  experts.weighting = RouteWeights::kRenormalized;
+  ASSIGN_OR_RETURN(const int64_t shared, text.required_int("shared_expert_intermediate_size"));
+  return MakeFeedForward(
+      [experts, shared, width = parts.sizes.width](int64_t, const std::string& base) -> FeedForwardSpec {
+        MoeSpec moe = MoeAt(base + ".mlp", width, experts);
+        FuseExperts(base + ".mlp", experts, moe);
+        moe.shared = DenseAt(base + ".mlp.shared_expert", width, shared, false);
+        moe.shared_gate = MatrixAt(base + ".mlp.shared_expert_gate", 1, width);
+        return moe;
+      });
+}
+
 absl::StatusOr<ModelSpec> MakeQwen35(std::string model_type, const Qwen35Parts& parts,
                                      const MakeFeedForward& feed_forward) {
   ModelSpec spec = DecoderOf(std::move(model_type), parts.sizes, parts.mixer, feed_forward);

@@ -31,6 +31,9 @@ struct Qwen35Parts {
 };
 absl::StatusOr<Qwen35Parts> ReadQwen35(const ModelConfig& config, Qwen35Place place);
 
+/// Experts in every layer, fused on the hub, and a gated shared one.
+absl::StatusOr<MakeFeedForward> ReadQwen35Experts(const Qwen35Parts& parts);
+
 /// The model with these feed-forwards: its weights are named and stored as checkpoints have them, and it says which
 /// tensors are ignored. Where mtp_num_hidden_layers says that there is a head for multi-token prediction, that is
 /// ModelSpec::mtp: `mtp.fc`, norms and an attention layer, with a feed-forward as the others have. Its embedding and its
