@@ -84,6 +84,7 @@ TEST(Families, AreThoseOfTheFolder) {
                                                "olmo2",
                                                "olmo3",
                                                "olmoe",
+                                               "phi",
                                                "phi3",
                                                "phimoe",
                                                "qwen2",

@@ -64,6 +64,7 @@ constexpr Defaults kDefaultsOf[] = {
     {"olmo2", R"({"hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
     {"olmo3", R"({"hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": false})", true},
     {"olmoe", R"({"hidden_act": "silu", "max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
+    {"phi", R"({"hidden_act": "gelu_new", "max_position_embeddings": 2048, "layer_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
     {"phi3", R"({"hidden_act": "silu", "max_position_embeddings": 4096, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": false})", true},
     {"phimoe", R"({"hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "tie_word_embeddings": false})", false},
     {"qwen2", R"({"hidden_act": "silu", "max_position_embeddings": 32768, "rms_norm_eps": 1e-06, "rope_theta": 10000.0, "tie_word_embeddings": false})", false},

@@ -248,6 +248,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"olmo2", {{}, {"plain"}}},
       {"olmo3", {{}, {"plain"}}},
       {"olmoe", {{}, {"plain"}}},
+      {"phi", {{"plain"}, {}}},
       {"phi3", {{}, {"longrope", "mini4k"}}},
       {"phimoe", {{}, {"plain"}}},
       {"qwen2", {{"tied"}, {"untied"}}},
