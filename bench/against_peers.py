@@ -83,12 +83,23 @@ TARGETS = {
     Row("B", "prefill", 2, 512): 1.8,
     Row("B", "batched", 2, DECODE_PROMPT, 16): 2.0,
 }
+# The same where both sides are held to 256 bits (peers that were built without AVX-512).
+NARROW_ISAS = ("avx2", "avx-vnni")
+NARROW_TARGETS = {
+    Row("A", "decode", 1, DECODE_PROMPT): 1.6,
+    Row("A", "decode", 2, DECODE_PROMPT): 1.3,
+    Row("A", "prefill", 2, 512): 2.0,
+    Row("A", "batched", 2, DECODE_PROMPT, 16): 2.5,
+    Row("B", "batched", 2, DECODE_PROMPT, 4): 1.3,
+}
 # Prefill of A where our kernels are AMX's: the peers that have such kernels use them unasked.
 AMX_PREFILL_TARGET = 3.5
 
 
 def target(row, isa):
     """The ratio aimed at, None where none is. isa: of our kernels, as --isa has it."""
+    if isa in NARROW_ISAS:
+        return NARROW_TARGETS.get(row)
     if isa == "amx" and row.model == "A" and row.what == "prefill":
         return AMX_PREFILL_TARGET
     return TARGETS.get(row)
@@ -156,8 +167,8 @@ def pick(name, results, wanted):
 class Shoal:
     """Ours, through `shoal bench --json`, which measures the bounds of the machine beside the model each time."""
 
-    def __init__(self, binary, models, isa=""):
-        self.name, self.binary, self.models, self.isa = "shoal", binary, models, isa
+    def __init__(self, binary, models, isa="", name="shoal"):
+        self.name, self.binary, self.models, self.isa = name, binary, models, isa
         self.version, self.options = commit(), []
         self.shares = {}  # Row -> [(percent of the bound, "read" or "multiply", percent per phase)], one for each round
 
@@ -297,8 +308,8 @@ def measure_row(row, contenders, rounds):
 
 
 def best_peer(rates, ours):
-    """Name of the peer with the largest median; None where no peer has the row."""
-    medians = {name: statistics.median(values) for name, values in rates.items() if name != ours}
+    """Name of the peer with the largest median; None where no peer has the row. 'ours, ...' is ours with other kernels."""
+    medians = {name: statistics.median(values) for name, values in rates.items() if name.split(",")[0] != ours}
     return max(medians, key=medians.get) if medians else None
 
 
@@ -380,6 +391,8 @@ def flags_parser():
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--rows", default=".", metavar="REGEX", help="only rows that match, as 'A: prefill 512, 2 threads'")
     parser.add_argument("--isa", default="", help="our kernels: avx2, avx-vnni, avx512, amx ... (default: the fastest here)")
+    parser.add_argument("--beside", default="", metavar="ISA",
+                        help="ours with other kernels, too, which no peer is compared with; best: the fastest here")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks-tables.md")
     return parser
 
@@ -416,7 +429,10 @@ def by_format(models):
 
 def contenders_of(flags):
     """Ours first, then a contender for each peer and format."""
-    out = [Shoal(flags.shoal, {name: path for name, _, path in flags.model}, flags.isa)]
+    ours = {name: path for name, _, path in flags.model}
+    out = [Shoal(flags.shoal, ours, flags.isa)]
+    if flags.beside:
+        out.append(Shoal(flags.shoal, ours, "" if flags.beside == "best" else flags.beside, f"shoal, {flags.beside}"))
     out += [Llama("llama.cpp", form, (flags.llama_bench, flags.llama_batched_bench), models)
             for form, models in by_format(flags.llama_model).items()]
     out += [Llama("ik_llama.cpp", form, (flags.ik_bench, flags.ik_batched_bench), models)

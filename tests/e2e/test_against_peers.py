@@ -234,6 +234,11 @@ def test_the_ratio_is_taken_round_by_round_against_the_peer_with_the_best_median
     assert bench.ratios({"shoal": [30.0]}, "shoal") == []
 
 
+def test_ours_with_other_kernels_is_no_peer():
+    assert bench.best_peer({"shoal": [30.0], "shoal, best": [50.0], "x": [20.0]}, "shoal") == "x"
+    assert bench.best_peer({"shoal": [30.0], "shoal, best": [50.0]}, "shoal") is None
+
+
 def test_the_table_names_the_best_peer_of_each_row_and_the_target():
     contenders = [Told("shoal", []), Told("x", []), Told("y", [])]
     contenders[0].shares = {DECODE: [(80.4, "read", 85.4), (70.2, "multiply", 70.2), (90.0, "read", 91.0)]}
@@ -254,6 +259,7 @@ def test_the_table_names_the_best_peer_of_each_row_and_the_target():
 def test_every_target_is_a_row_that_is_measured():
     measured = {row for name in ("A", "B") for row in bench.rows_of(name)}
     assert set(bench.TARGETS) <= measured
+    assert set(bench.NARROW_TARGETS) <= measured
 
 
 def test_amx_moves_only_the_targets_of_prefill():
@@ -261,6 +267,12 @@ def test_amx_moves_only_the_targets_of_prefill():
     assert bench.target(PREFILL, "avx512") == 1.8
     assert bench.target(DECODE, "amx") == 1.15
     assert bench.target(Row("A", "batched", 2, 32, 4), "") is None
+
+
+def test_narrow_kernels_have_targets_of_their_own():
+    assert bench.target(PREFILL, "avx2") == 2.0
+    assert bench.target(Row("B", "batched", 2, 32, 4), "avx-vnni") == 1.3
+    assert bench.target(Row("B", "decode", 2, 32), "avx2") is None
 
 
 # ---- The whole driver, with fake programs ----
@@ -287,6 +299,13 @@ def test_a_comparison_from_flags_to_table(parts, capsys):
     assert "| A | decode | 2 | 30.3 (30.3-30.3) | **20.2 (20.2-20.2)** | 1.50 (1.50-1.50) | 1.15 | 75 % of read, 88 % per phase |" in out
     assert "llama.cpp q4_0: 0c1e57098, `-fa on`" in out
     assert out.strip().endswith("<!-- end: bench/against_peers.py -->")
+
+
+def test_other_kernels_of_ours_stand_beside(parts, capsys):
+    assert bench.main(words({**parts, "--isa": "avx2", "--beside": "best"})) == 0
+    out = capsys.readouterr().out
+    assert "| model | what | threads | shoal | shoal, best | llama.cpp q4_0 | ratio | target | bound |" in out
+    assert "| 30.3 (30.3-30.3) | 30.3 (30.3-30.3) | **20.2 (20.2-20.2)** | 1.50 (1.50-1.50) | 1.3 |" in out
 
 
 def test_no_peer_named_is_nothing_to_do(parts, capsys):
