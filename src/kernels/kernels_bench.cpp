@@ -3,6 +3,7 @@
 //   kernels_bench --benchmark_filter=avx512
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -49,28 +50,39 @@ void MatmulAffine(benchmark::State& state, Isa isa, int bits, int64_t tokens) {
                                                     benchmark::Counter::kIsRate);
 }
 
-void MatmulFloat(benchmark::State& state, Isa isa, DType dtype, int64_t tokens) {
+/// A product with float weights. A call takes `tiles` tiles of 16 rows: a few are what a thread has of a router.
+struct FloatShape {
+  DType dtype;
+  int64_t tokens, rows, tiles;
+};
+
+void MatmulFloat(benchmark::State& state, Isa isa, const FloatShape& shape) {
   const Kernels& kernels = SelectKernels(isa);
   RandomStream random(3);
-  const int64_t rows = 2048;
-  const std::vector<uint8_t> bytes = FloatsAs(RandomFloats(random, rows * kCols), dtype);
+  const std::vector<uint8_t> bytes = FloatsAs(RandomFloats(random, shape.rows * kCols), shape.dtype);
   std::vector<PackedMatrix> weights;
-  for (int i = 0; i < (tokens == 1 ? 64 : 1); ++i) {
-    weights.push_back(*PackedMatrix::PackFloat(bytes.data(), dtype, rows, kCols, kCols));
+  // A large matrix comes from memory if reading may be the bound; a small one stays in a cache.
+  for (int i = 0; i < (shape.tokens == 1 && shape.rows >= 2048 ? 64 : 1); ++i) {
+    weights.push_back(*PackedMatrix::PackFloat(bytes.data(), shape.dtype, shape.rows, kCols, kCols));
   }
-  const std::vector<float> x = RandomFloats(random, tokens * kCols);
-  std::vector<float> y(static_cast<size_t>(tokens * rows));
+  const std::vector<float> x = RandomFloats(random, shape.tokens * kCols);
+  std::vector<float> y(static_cast<size_t>(shape.tokens * shape.rows));
   size_t next = 0;
   for (auto _ : state) {
     const PackedView w = weights[next++ % weights.size()].view();
-    kernels.matmul_float({.x = ConstView(x, kCols), .w = w, .y = View(y, rows), .tiles = w.all_tiles()});
+    for (int64_t tile = 0; tile < w.tiles(); tile += shape.tiles) {
+      kernels.matmul_float({.x = ConstView(x, kCols),
+                            .w = w,
+                            .y = View(y, shape.rows),
+                            .tiles = {tile, std::min(tile + shape.tiles, w.tiles())}});
+    }
     benchmark::DoNotOptimize(y.data());
   }
   const double runs = static_cast<double>(state.iterations());
   state.counters["GB/s"] =
       benchmark::Counter(runs * static_cast<double>(weights[0].bytes()) * 1e-9, benchmark::Counter::kIsRate);
-  state.counters["GFLOP/s"] = benchmark::Counter(runs * 2e-9 * static_cast<double>(tokens * rows * kCols),
-                                                 benchmark::Counter::kIsRate);
+  state.counters["GFLOP/s"] = benchmark::Counter(
+      runs * 2e-9 * static_cast<double>(shape.tokens * shape.rows * kCols), benchmark::Counter::kIsRate);
 }
 
 /// Attention of the last `rows` positions of a context: 1 is decode, more are a chunk of a prompt.
@@ -289,10 +301,19 @@ void RegisterAll() {
       }
     }
     for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
-      for (const int64_t tokens : {1, 16, 128}) {
-        benchmark::RegisterBenchmark(
-            (name + "/" + std::string(DTypeName(dtype)) + "/" + std::to_string(tokens)).c_str(),
-            [=](benchmark::State& s) { MatmulFloat(s, isa, dtype, tokens); });
+      const std::string type = name + "/" + std::string(DTypeName(dtype)) + "/";
+      for (const int64_t tokens : {1, 4, 16, 128}) {
+        const FloatShape shape{dtype, tokens, 2048, 2048 / kTileRows};
+        benchmark::RegisterBenchmark((type + std::to_string(tokens)).c_str(),
+                                     [=](benchmark::State& s) { MatmulFloat(s, isa, shape); });
+      }
+      for (const int64_t tokens : {1, 2, 3, 4, 8}) {
+        for (const int64_t tiles : {1, 2, 4}) {
+          const FloatShape shape{dtype, tokens, 64, tiles};
+          benchmark::RegisterBenchmark(
+              (type + std::to_string(tokens) + "/tiles:" + std::to_string(tiles)).c_str(),
+              [=](benchmark::State& s) { MatmulFloat(s, isa, shape); });
+        }
       }
     }
     for (const int64_t group : {2, 8}) {
