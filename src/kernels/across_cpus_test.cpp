@@ -50,6 +50,24 @@ TEST(AcrossCpus, ProductsOfQuantizedRowsAreTheSameBits) {
   EXPECT_EQ(digest.value(), 0x2d1c84caf7e26963u);
 }
 
+TEST(AcrossCpus, ProductsOfFloatRowsAreTheSameBits) {
+  Digest digest;
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+      RandomStream random(27);
+      const int64_t cols = 700;
+      const std::vector<uint8_t> bytes = FloatsAs(RandomFloats(random, 32 * cols, kind), dtype);
+      const PackedMatrix w = *PackedMatrix::PackFloat(bytes.data(), dtype, 32, cols, cols);
+      const std::vector<float> x = RandomFloats(random, 5 * cols, kind);
+      std::vector<float> y(5 * 32);
+      Reference().matmul_float(
+          {.x = ConstView(x, cols), .w = w.view(), .y = View(y, 32), .tiles = w.view().all_tiles()});
+      digest.add(y);
+    }
+  }
+  EXPECT_EQ(digest.value(), 0x5a0e684c39129476u);
+}
+
 TEST(AcrossCpus, NormsGatesAndRotationsAreTheSameBits) {
   Digest digest;
   for (const Values kind : {Values::kOrdinary, Values::kEdge}) {

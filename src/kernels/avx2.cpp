@@ -30,6 +30,7 @@ using Codes = IntLanes;  ///< 64 code bytes: a 4-column block of 16 rows.
 
 constexpr int kFloatTiles = 1;
 constexpr int kFloatTokens = 4;
+constexpr int kFloatChains = 4;
 constexpr int kQueriesAtOnce = 6;
 constexpr int kAttentionSums = 6;
 constexpr int kKeyQueries = 3;  // Sums take 6, the codes of a block 4, columns of a query 2, a mask 1.

@@ -63,8 +63,8 @@ struct MatmulAffineArgs {
   Range tiles;
 };
 
-/// The same product for f32 activations and any packed weights. Each element is one chain
-/// acc = fma(w[n, k], x[t, k], acc) over ascending k; an affine weight is round(round(scale * code) + bias).
+/// The same product for f32 activations and any packed weights: acc = fma(w[n, k], x[t, k], acc) over each 256 columns,
+/// and these sums added up, all ascending (tables.h). An affine weight is round(round(scale * code) + bias).
 struct MatmulFloatArgs {
   MatView<const float> x;  ///< [T, K]
   PackedView w;            ///< [N, K]

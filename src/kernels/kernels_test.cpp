@@ -169,7 +169,17 @@ void Case_matmul_float(const Pair& pair) {
                                                                                 {3, 47, 100},
                                                                                 {9, 80, 65},
                                                                                 {17, 33, 5},
-                                                                                {2, 512, 1024}}) {
+                                                                                {2, 512, 1024},
+                                                                                {1, 112, 256},
+                                                                                {1, 100, 2048},
+                                                                                {1, 35, 2047},
+                                                                                {1, 20, 257},
+                                                                                {2, 47, 1023},
+                                                                                {3, 48, 769},
+                                                                                {4, 47, 1300},
+                                                                                {5, 33, 513},
+                                                                                {7, 20, 1793},
+                                                                                {19, 50, 600}}) {
       for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
         const std::vector<uint8_t> bytes = FloatsAs(RandomFloats(random, rows * cols, kind), dtype);
         const PackedMatrix w = *PackedMatrix::PackFloat(bytes.data(), dtype, rows, cols, cols);
@@ -180,10 +190,37 @@ void Case_matmul_float(const Pair& pair) {
   }
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
     for (const int64_t tokens : {1, 5, 8, 9}) {
-      const AffineSource source = RandomAffine(random, 35, 192, bits, 64, DType::kBF16);
-      const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
-      const std::vector<float> x = RandomFloats(random, tokens * 192, Values::kEdge);
-      ExpectSameProduct(pair, MatmulFloatArgs{.x = ConstView(x, 192), .w = w.view()}, tokens, run);
+      for (const int64_t cols : {192, 256, 832}) {
+        const AffineSource source = RandomAffine(random, 35, cols, bits, 64, DType::kBF16);
+        const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
+        const std::vector<float> x = RandomFloats(random, tokens * cols, Values::kEdge);
+        ExpectSameProduct(pair, MatmulFloatArgs{.x = ConstView(x, cols), .w = w.view()}, tokens, run);
+      }
+    }
+  }
+}
+
+// A sum that is lost where it is added to a large one stays where its block is summed on its own: 2^24 + 1 is 2^24 in
+// f32, so ones count as soon as they are in another block of 256 columns than the large value.
+TEST(MatmulFloat, BlocksOf256ColumnsAreSummedOnTheirOwn) {
+  for (const Isa isa : SupportedIsas()) {
+    for (const int64_t tokens : {1, 2, 3, 8, 9}) {
+      for (const int64_t cols : {256, 257, 600, 2048, 2100}) {
+        std::vector<float> weights(static_cast<size_t>(16 * cols), 1.0f);
+        for (int64_t n = 0; n < 16; ++n) weights[static_cast<size_t>(n * cols)] = 0x1p24f;
+        const PackedMatrix w = *PackedMatrix::PackFloat(weights.data(), DType::kF32, 16, cols, cols);
+        const std::vector<float> x(static_cast<size_t>(tokens * cols), 1.0f);
+        std::vector<float> y(static_cast<size_t>(tokens * 16));
+        SelectKernels(isa).matmul_float(
+            {.x = ConstView(x, cols), .w = w.view(), .y = View(y, 16), .tiles = {0, 1}});
+        // 2^24 from the first block; then 256 ones, or what the last block has. A sum of 1 alone is lost, too: a tie
+        // goes to the even 2^24.
+        float expected = 0x1p24f;
+        for (int64_t k = 256; k < cols; k += 256)
+          expected += static_cast<float>(std::min<int64_t>(256, cols - k));
+        for (const float value : y)
+          EXPECT_EQ(value, expected) << IsaName(isa) << ", " << tokens << " x " << cols;
+      }
     }
   }
 }

@@ -198,14 +198,23 @@ float WeightAt(const PackedView& w, int64_t row, int64_t col) {
   return product + record.bias();
 }
 
+// The sum of a block: row n of w times x over columns [cols.begin, cols.end).
+float FloatBlockSum(const PackedView& w, int64_t n, const float* x, Range cols) {
+  float acc = 0.0f;
+  for (int64_t k = cols.begin; k < cols.end; ++k) acc = Fma(WeightAt(w, n, k), x[k], acc);
+  return acc;
+}
+
 void matmul_float(const MatmulFloatArgs& args) {
   for (int64_t n = args.tiles.begin * kTileRows; n < EndRow(args.w, args.tiles); ++n) {
     for (int64_t t = 0; t < args.x.rows; ++t) {
-      float acc = 0.0f;
-      for (int64_t k = 0; k < args.w.cols; ++k) {
-        acc = Fma(WeightAt(args.w, n, k), args.x.data[t * args.x.stride + k], acc);
+      const float* x = args.x.data + t * args.x.stride;
+      float total = -0.0f;  // -0 + x is x for every x, so that the first sum is taken as it is.
+      for (int64_t k = 0; k < args.w.cols; k += kFloatBlockColumns) {
+        const int64_t end = k + kFloatBlockColumns < args.w.cols ? k + kFloatBlockColumns : args.w.cols;
+        total += FloatBlockSum(args.w, n, x, {k, end});
       }
-      args.y.data[t * args.y.stride + n] = acc;
+      args.y.data[t * args.y.stride + n] = total;
     }
   }
 }

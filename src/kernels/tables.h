@@ -1,6 +1,7 @@
-// What the file of each instruction set exports: its table.
+// What the files of the instruction sets share: how float products are summed. What each exports: its table.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,11 @@
 #include "kernels/kernels.h"
 
 namespace shoal {
+
+/// matmul_float sums blocks of this many columns, which begin at its multiples; the last may be shorter. The sum of a
+/// block is one chain acc = fma(w[n, k], x[t, k], acc) over its ascending k, from 0. An element is the first block's sum,
+/// to which those of the others are added in ascending order. So the chains of blocks do not depend on one another.
+inline constexpr int64_t kFloatBlockColumns = 256;
 
 const Kernels& ReferenceKernels();
 #if defined(__x86_64__)

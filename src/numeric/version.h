@@ -9,7 +9,7 @@ namespace shoal {
 
 /// Incremented by every change that can change a bit of a logit: the order of a sum, a rounding, a table, the
 /// fixed-point scale.
-inline constexpr uint32_t kNumericsVersion = 1;
+inline constexpr uint32_t kNumericsVersion = 2;
 
 /// The numerics class of our CPU kernels, of any instruction set and any number of threads. Two nodes give the
 /// same bits if and only if their classes are the same text: another kind of device is another class, unless
