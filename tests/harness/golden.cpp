@@ -209,7 +209,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"gemma3n", {{}, {"text"}}},
       {"gemma3n_text", {{}, {}}},
       {"gemma4", {{}, {"moe"}}},
-      {"gemma4_text", {{}, {}}},
+      {"gemma4_text", {{"layer_inputs"}, {}, "gemma4"}},
       {"glm4", {{}, {"plain"}}},
       {"glm4_moe", {{}, {"qknorm"}}},
       {"glm4_moe_lite", {{}, {"plain"}}},

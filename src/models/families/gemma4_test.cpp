@@ -18,11 +18,14 @@ TEST(Gemma4, TheTextModelLiesWhereTheHubOrMlxHasIt) {
 
 TEST(Gemma4, KeysThatTheHubLeavesOutHaveTheReferencesValues) {
   const ModelSpec spec = SpecWith("gemma4", "text_config",
-                                  R"({"model_type": "gemma4_text", "hidden_size_per_layer_input": 0,
+                                  R"({"model_type": "gemma4_text",
       "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]})");
   EXPECT_EQ(std::get<GqaSpec>(spec.layers[1].mixer).head_dim, 512);
-  ExpectConfigRefused("gemma4", "text_config", R"({"layer_types": ["full_attention"]})",
-                      "'text_config.hidden_size_per_layer_input': expected 0, found 256");
+  EXPECT_EQ(spec.altup->layer_width, 256);
+  EXPECT_EQ(spec.altup->layer_embedding.shape, (std::vector<int64_t>{262144, 512}));
+  EXPECT_EQ(spec.altup->layer_embedding.sources[0].name(),
+            "model.language_model.embed_tokens_per_layer.weight");
+  EXPECT_EQ(spec.altup->shared_kv_values, 0);
   ExpectConfigRefused("gemma4", "text_config", R"({"model_type": "llama"})", "gemma4_text");
 }
 

@@ -1,6 +1,9 @@
 // Gemma 4, text only. Reference: transformers models/gemma4/modeling_gemma4.py.
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/status.h"
@@ -12,25 +15,72 @@
 namespace shoal::families {
 namespace {
 
-/// Features of the smaller ones: a second stream of embeddings into every layer, layers that read the keys
-/// and values of others, sequences that are read both ways.
+/// Of Gemma4TextConfig: what configs without these features leave out.
+constexpr char kDefaults[] = R"({"num_kv_shared_layers": 0})";
+
+/// Attention to what comes behind.
 absl::Status RefuseUnbuilt(const ModelConfig& config) {
-  for (const char* key : {"hidden_size_per_layer_input", "num_kv_shared_layers"}) {
-    ASSIGN_OR_RETURN(const std::optional<int64_t> size, config.optional_int(key, kAnyCount));
-    if (size.value_or(0) == 0) continue;
-    return Unimplemented("{}: expected 0, found {}; not built", config.where(key), *size);
-  }
   ASSIGN_OR_RETURN(const std::optional<std::string> both_ways,
                    config.optional_string("use_bidirectional_attention"));
   if (both_ways.value_or("vision") != "vision") {  // That is among the tokens of an image.
     return Unimplemented("{}: expected null or \"vision\", found \"{}\"; not built",
                          config.where("use_bidirectional_attention"), *both_ways);
   }
-  if (config.has("per_layer_config")) {
-    return Unimplemented("{}: expected nothing, found {}; heads are read from head_dim and global_head_dim",
-                         config.where("per_layer_config"), config.excerpt("per_layer_config"));
-  }
   return absl::OkStatus();
+}
+
+/// The heads of layers that see everything.
+struct FullHeads {
+  int head_dim = 0;
+  std::optional<int64_t> kv_heads;  ///< Absent: as many as in other layers.
+
+  bool operator==(const FullHeads&) const = default;
+};
+
+/// What per_layer_config, which configs saved by newer versions of the reference have, says of layer `index`; nullopt where
+/// it says nothing.
+absl::StatusOr<std::optional<FullHeads>> ReadHeadsOfLayer(const ModelConfig& layers, size_t index) {
+  const std::string key = fmt::format("{}", index);
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> layer, layers.optional_object(key));
+  if (!layer) return std::optional<FullHeads>();
+  for (const std::string& name : layer->keys()) {
+    if (name == "head_dim" || name == "num_key_value_heads") continue;
+    return Unimplemented(
+        "{}: expected head_dim and num_key_value_heads alone; no other key of a layer is built",
+        layer->where(name));
+  }
+  FullHeads heads;
+  ASSIGN_OR_RETURN(heads.head_dim, ReadHeadDim(*layer));
+  ASSIGN_OR_RETURN(heads.kv_heads, layer->optional_int("num_key_value_heads"));
+  return std::optional<FullHeads>(heads);
+}
+
+absl::StatusOr<FullHeads> ReadFullHeads(const ModelConfig& config, const AttentionSettings& windowed,
+                                        bool values_from_keys) {
+  FullHeads heads;
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> layers, config.optional_object("per_layer_config"));
+  if (!layers) {
+    ASSIGN_OR_RETURN(heads.head_dim, ReadHeadDim(config, "global_head_dim"));
+    if (values_from_keys) {
+      ASSIGN_OR_RETURN(heads.kv_heads, config.optional_int("num_global_key_value_heads"));
+    }
+    return heads;
+  }
+  heads.head_dim = windowed.head_dim;
+  bool first = true;
+  for (size_t i = 0; i < windowed.windows.size(); ++i) {
+    ASSIGN_OR_RETURN(const std::optional<FullHeads> own, ReadHeadsOfLayer(*layers, i));
+    const FullHeads found = own.value_or(FullHeads{.head_dim = windowed.head_dim, .kv_heads = {}});
+    const bool window = windowed.windows[i].has_value();
+    if (!window && first) heads = found;
+    first = first && window;
+    if (window ? !own : found == heads) continue;
+    return Unimplemented(
+        "{}: expected the same heads in all layers with full attention and nothing of others, "
+        "found {} in layer {}",
+        config.where("per_layer_config"), own ? layers->excerpt(fmt::format("{}", i)) : "nothing", i);
+  }
+  return heads;
 }
 
 /// The layers that see everything have other heads than those with a window.
@@ -51,21 +101,20 @@ absl::StatusOr<Attentions> ReadAttentions(const ModelConfig& config, const Decod
         config.where("layer_types"), config.excerpt("layer_types"));
   }
   ASSIGN_OR_RETURN(both.windowed.head_dim, ReadHeadDim(config));
-  ASSIGN_OR_RETURN(both.full.head_dim, ReadHeadDim(config, "global_head_dim"));
+  ASSIGN_OR_RETURN(both.full_values_from_keys, ReadLateFlag(config, "attention_k_eq_v"));
+  ASSIGN_OR_RETURN(const FullHeads heads, ReadFullHeads(config, both.windowed, both.full_values_from_keys));
+  both.full.head_dim = heads.head_dim;
   ASSIGN_OR_RETURN(both.windowed.rope, ReadRopeOfType(config, "sliding_attention", both.windowed.head_dim));
   ASSIGN_OR_RETURN(both.full.rope, ReadRopeOfType(config, "full_attention", both.full.head_dim));
   ASSIGN_OR_RETURN(both.full.qkv_bias, ReadLateFlag(config, "attention_bias"));
   for (bool* bias : {&both.full.o_bias, &both.windowed.qkv_bias, &both.windowed.o_bias})
     *bias = both.full.qkv_bias;
-  ASSIGN_OR_RETURN(both.full_values_from_keys, ReadLateFlag(config, "attention_k_eq_v"));
-  if (!both.full_values_from_keys) return both;
-  ASSIGN_OR_RETURN(const std::optional<int64_t> kv_heads,
-                   config.optional_int("num_global_key_value_heads", {1, sizes.heads}));
-  if (!kv_heads) return both;
-  both.full_sizes.kv_heads = static_cast<int>(*kv_heads);
-  if (sizes.heads % *kv_heads == 0) return both;
-  return InvalidArgument("{}: expected a divisor of num_attention_heads = {}, found {}",
-                         config.where("num_global_key_value_heads"), sizes.heads, *kv_heads);
+  if (!heads.kv_heads) return both;
+  both.full_sizes.kv_heads = static_cast<int>(std::min<int64_t>(*heads.kv_heads, sizes.heads));
+  if (*heads.kv_heads <= sizes.heads && sizes.heads % *heads.kv_heads == 0) return both;
+  const char* const key = config.has("per_layer_config") ? "per_layer_config" : "num_global_key_value_heads";
+  return InvalidArgument("{}: expected a divisor of num_attention_heads = {}, found {}", config.where(key),
+                         sizes.heads, *heads.kv_heads);
 }
 
 MakeMixer AttentionOf(const DecoderSizes& sizes, const Attentions& both) {
@@ -101,20 +150,48 @@ MoeSpec MoeBeside(DenseSpec dense, const std::string& base, const DecoderSizes& 
   return moe;
 }
 
-absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
+/// Inputs of each layer's own, and layers that take the keys and values of others: the smaller models have both.
+absl::Status AddLayerInputs(const ModelConfig& config, const DecoderSizes& sizes, ModelSpec& spec) {
+  ASSIGN_OR_RETURN(const std::optional<int64_t> width,
+                   config.optional_int("hidden_size_per_layer_input", {0, 1 << 16}));
+  if (width.value_or(0) == 0) {
+    ASSIGN_OR_RETURN(const int64_t sharing, config.required_int("num_kv_shared_layers", kAnyCount));
+    if (sharing == 0) return absl::OkStatus();
+    return Unimplemented("{}: expected 0 where hidden_size_per_layer_input is 0, found {}; not built",
+                         config.where("num_kv_shared_layers"), sharing);
+  }
+  ASSIGN_OR_RETURN(const int64_t vocabulary, config.required_int("vocab_size_per_layer_input"));
+  spec.altup = GemmaLayerInputs(sizes, *width, vocabulary);
+  for (size_t i = 0; i < spec.layers.size(); ++i)
+    spec.layers[i].input = GemmaLayerInputAt(fmt::format("model.layers.{}", i), sizes, *width);
+  return ShareGemmaKv(config, spec);
+}
+
+/// The width of each layer's dense block: with use_double_wide_mlp twice as much where keys and values are shared.
+absl::StatusOr<std::vector<int64_t>> ReadDenseWidths(const ModelConfig& config, int64_t layers) {
+  ASSIGN_OR_RETURN(const int64_t width, config.required_int("intermediate_size"));
+  ASSIGN_OR_RETURN(const bool doubled, ReadLateFlag(config, "use_double_wide_mlp"));
+  ASSIGN_OR_RETURN(const int64_t sharing, config.required_int("num_kv_shared_layers", {0, layers}));
+  std::vector<int64_t> widths(static_cast<size_t>(layers), width);
+  if (doubled) std::fill(widths.end() - sharing, widths.end(), 2 * width);
+  return widths;
+}
+
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& stated) {
+  const ModelConfig config = stated.with_defaults(kDefaults);
   RETURN_IF_ERROR(RequireActivation(config, "hidden_activation", "gelu_pytorch_tanh"));
   RETURN_IF_ERROR(RefuseUnbuilt(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
   ASSIGN_OR_RETURN(const Attentions attentions, ReadAttentions(config, sizes));
-  ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
+  ASSIGN_OR_RETURN(const std::vector<int64_t> ffns, ReadDenseWidths(config, sizes.layers));
   ASSIGN_OR_RETURN(const bool sparse, ReadLateFlag(config, "enable_moe_block"));
   std::optional<MoeSettings> experts;
   if (sparse) {
     ASSIGN_OR_RETURN(experts, ReadExperts(config, sizes, {.top_k = "top_k_experts"}));
     experts->weighting = RouteWeights::kRenormalized;
   }
-  const auto feed_forward = [&](int64_t, const std::string& base) -> FeedForwardSpec {
-    DenseSpec dense = DenseAt(base + ".mlp", sizes.width, ffn, false);
+  const auto feed_forward = [&](int64_t layer, const std::string& base) -> FeedForwardSpec {
+    DenseSpec dense = DenseAt(base + ".mlp", sizes.width, ffns[static_cast<size_t>(layer)], false);
     dense.gating = Gating::kGelu;  // Also beside experts, where MakeGemma does not see it.
     if (!experts) return dense;
     return MoeBeside(std::move(dense), base, sizes, *experts);
@@ -126,6 +203,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
     spec.layers[i].output_scale = WeightRef{
         .shape = {1}, .sources = {{.base = fmt::format("model.layers.{}", i), .suffix = "layer_scalar"}}};
   }
+  RETURN_IF_ERROR(AddLayerInputs(config, sizes, spec));
   return spec;
 }
 
@@ -137,7 +215,8 @@ std::string Tiny() {
     "sliding_attention", "sliding_attention", "full_attention"],
   "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
     "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}},
-  "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "use_bidirectional_attention": null,
+  "hidden_size_per_layer_input": 320, "vocab_size_per_layer_input": 331, "num_kv_shared_layers": 3,
+  "use_double_wide_mlp": true, "use_bidirectional_attention": null,
   "enable_moe_block": true, "num_experts": 13, "top_k_experts": 3, "moe_intermediate_size": 320,
   "tie_word_embeddings": true)");
 }
