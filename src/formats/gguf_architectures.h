@@ -75,6 +75,9 @@ struct GgufDraft {
   bool narrow_values = false;  ///< Values may be narrower than keys: v_head_dim.
   /// Pairs of dimensions that rope_freqs is of, where it has more, which are 1 then; 0: all.
   int64_t scaled_pairs = 0;
+  /// rope_freqs stops pairs of dimensions (by 1e30) instead of stretching them: rotating_pairs says how many are left.
+  bool stops_pairs = false;
+  int64_t rotating_pairs = 0;
   int64_t layers = 0;
   /// Blocks of the file, layers or more: those behind the layers predict further tokens and are not used.
   int64_t blocks = 0;
@@ -139,6 +142,8 @@ absl::Status BuildApertus(GgufDraft& draft);
 absl::Status BuildGemma(GgufDraft& draft);
 absl::Status BuildGemma2(GgufDraft& draft);
 absl::Status BuildGemma3(GgufDraft& draft);
+absl::Status BuildGemma3n(GgufDraft& draft);
+absl::Status BuildGemma4(GgufDraft& draft);
 
 // Of gguf_expert_architectures.cpp.
 absl::Status BuildDeepseek(GgufDraft& draft);

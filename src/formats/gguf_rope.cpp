@@ -79,6 +79,19 @@ absl::Status AddLlama3Rope(GgufDraft& draft, std::span<const float> factors, dou
   return absl::OkStatus();
 }
 
+/// Factors of 1, and of 1e30 for pairs that do not rotate.
+absl::Status AddRotatingPairs(GgufDraft& draft, std::span<const float> factors) {
+  constexpr float kStopped = 1e30f;
+  const auto stopped = std::ranges::find_if(factors, [](float f) { return f != 1; });
+  draft.rotating_pairs = stopped - factors.begin();
+  const auto other = std::find_if(stopped, factors.end(), [](float f) { return f != kStopped; });
+  if (other == factors.end()) return absl::OkStatus();
+  return Unimplemented(
+      "checkpoint: tensor '{}' in {}: factor {}: expected factors of 1, then of {}, found {}; no "
+      "others are built here",
+      kGgufRopeFactors, draft.keys.file(), other - factors.begin(), kStopped, *other);
+}
+
 absl::Status AddLongRope(GgufDraft& draft, int64_t pairs) {
   ASSIGN_OR_RETURN(const std::vector<float> longs, RopeTable(draft, kGgufRopeLong, pairs));
   ASSIGN_OR_RETURN(const std::vector<float> shorts, RopeTable(draft, kGgufRopeShort, pairs));
@@ -108,8 +121,12 @@ absl::Status AddGgufRope(GgufDraft& draft, int64_t head_dim) {
     draft.config["partial_rotary_factor"] = share;
   }
   ASSIGN_OR_RETURN(const std::vector<float> factors, RopeTable(draft, kGgufRopeFactors, dims / 2));
-  if (!factors.empty())
+  draft.rotating_pairs = dims / 2;
+  if (!factors.empty() && draft.stops_pairs) {
+    RETURN_IF_ERROR(AddRotatingPairs(draft, factors));
+  } else if (!factors.empty()) {
     RETURN_IF_ERROR(AddLlama3Rope(draft, factors, draft.config["rope_theta"].get<double>()));
+  }
   RETURN_IF_ERROR(AddLongRope(draft, dims / 2));
   ASSIGN_OR_RETURN(const auto type, draft.keys.optional_string(".rope.scaling.type"));
   if (!type || *type == "none" || draft.config.contains("rope_scaling")) return absl::OkStatus();

@@ -184,7 +184,7 @@ Json VocabularyJson(const Vocabulary& vocabulary) {
   return vocab;
 }
 
-/// merges of a byte-level vocabulary: "left right". A merge of strings that are no tokens can never apply and
+/// tokenizer.ggml.merges: "left right". A merge of strings that are no tokens can never apply and
 /// is dropped, as llama.cpp does: the tokenizers library would refuse the whole list.
 absl::StatusOr<Json> ReadMerges(const GgufKeys& keys, const Vocabulary& vocabulary) {
   constexpr std::string_view kMerges = "tokenizer.ggml.merges";
@@ -319,7 +319,11 @@ absl::StatusOr<Json> ByteLevelTokenizer(const GgufKeys& keys, const Vocabulary& 
   return tokenizer;
 }
 
-absl::StatusOr<Json> SentencePieceTokenizer(const GgufKeys& keys, const Vocabulary& vocabulary) {
+/// Whether a SentencePiece vocabulary has its merges as a list, or says only what tokens are worth.
+enum class MergesFrom : uint8_t { kScores, kList };
+
+absl::StatusOr<Json> SentencePieceTokenizer(const GgufKeys& keys, const Vocabulary& vocabulary,
+                                            MergesFrom from) {
   ASSIGN_OR_RETURN(const auto prefix, keys.optional_bool("tokenizer.ggml.add_space_prefix"));
   const bool space_first = prefix.value_or(true);
   const Json to_space = {{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}};
@@ -332,7 +336,8 @@ absl::StatusOr<Json> SentencePieceTokenizer(const GgufKeys& keys, const Vocabula
   Json decoders = {to_space, {{"type", "ByteFallback"}}, {{"type", "Fuse"}}};
   if (space_first) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   tokenizer["decoder"] = {{"type", "Sequence"}, {"decoders", decoders}};
-  ASSIGN_OR_RETURN(Json merges, MergesByScore(keys, vocabulary));
+  ASSIGN_OR_RETURN(Json merges, from == MergesFrom::kList ? ReadMerges(keys, vocabulary)
+                                                          : MergesByScore(keys, vocabulary));
   tokenizer["model"] = BpeModel(vocabulary, std::move(merges));
   tokenizer["model"]["byte_fallback"] = true;
   tokenizer["model"]["fuse_unk"] = true;
@@ -371,12 +376,13 @@ absl::StatusOr<GgufText> TextOfGguf(const GgufMetadata& metadata, std::string_vi
   ASSIGN_OR_RETURN(const std::string_view kind, keys.required_string("tokenizer.ggml.model"));
   ASSIGN_OR_RETURN(const Vocabulary vocabulary, ReadVocabulary(keys));
   absl::StatusOr<Json> tokenizer = Unimplemented(
-      "checkpoint: {}: key 'tokenizer.ggml.model': expected \"gpt2\" (byte-level BPE) or \"llama\" "
+      "checkpoint: {}: key 'tokenizer.ggml.model': expected \"gpt2\" (byte-level BPE), \"llama\" "
       "(SentencePiece "
-      "BPE), found \"{}\"",
+      "BPE) or \"gemma4\" (the same with a list of merges), found \"{}\"",
       file_name, Printable(kind, 60));
   if (kind == "gpt2") tokenizer = ByteLevelTokenizer(keys, vocabulary);
-  if (kind == "llama") tokenizer = SentencePieceTokenizer(keys, vocabulary);
+  if (kind == "llama") tokenizer = SentencePieceTokenizer(keys, vocabulary, MergesFrom::kScores);
+  if (kind == "gemma4") tokenizer = SentencePieceTokenizer(keys, vocabulary, MergesFrom::kList);
   if (!tokenizer.ok()) return tokenizer.status();
   ASSIGN_OR_RETURN(const Json config, TokenizerConfig(keys, vocabulary));
   return GgufText{tokenizer->dump(), config.dump()};

@@ -27,6 +27,7 @@ struct Case {
 
 /// What llama.cpp's converter writes for a tokenizer.json: tokens by id, their kinds, and merges or scores.
 GgufBuilder MetadataOf(const Case& tested) {
+  const bool sentence_piece = tested.model != std::string("gpt2");
   const json source = json::parse(test::GoldenTokenizerJson(tested.name));
   const json& model = source["model"];
   std::map<int32_t, std::string> by_id;
@@ -45,7 +46,7 @@ GgufBuilder MetadataOf(const Case& tested) {
     tokens[i] = by_id.contains(id) ? by_id[id] : fmt::format("[PAD{}]", id);
     if (!by_id.contains(id)) types[i] = 5;
     if (kinds.contains(id)) types[i] = kinds[id];
-    if (std::string(tested.model) == "llama" && tokens[i].starts_with("<0x")) types[i] = 6;
+    if (sentence_piece && tokens[i].starts_with("<0x")) types[i] = 6;
     if (tokens[i] == "<unk>") types[i] = 2;
     ids[tokens[i]] = id;
   }
@@ -63,13 +64,12 @@ GgufBuilder MetadataOf(const Case& tested) {
     float& score = scores[static_cast<size_t>(ids.at(left + right))];
     if (score == 0) score = -static_cast<float>(merges.size());  // The first merge that makes it.
   }
-  if (std::string(tested.model) == "llama") {
+  if (sentence_piece) {
     builder.add_floats("tokenizer.ggml.scores", scores);
     builder.add_bool("tokenizer.ggml.add_space_prefix", tested.space_first);
     builder.add_int("tokenizer.ggml.unknown_token_id", static_cast<uint32_t>(ids.at("<unk>")));
-  } else {
-    builder.add_strings("tokenizer.ggml.merges", merges);
   }
+  if (tested.model != std::string("llama")) builder.add_strings("tokenizer.ggml.merges", merges);
   if (*tested.bos != '\0') {
     builder.add_int("tokenizer.ggml.bos_token_id", static_cast<uint32_t>(ids.at(tested.bos)));
     builder.add_bool("tokenizer.ggml.add_bos_token", true);
@@ -114,8 +114,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"llama3_style", "gpt2", "llama-bpe", "<|begin_of_text|>", false},
                     Case{"deepseek_style", "gpt2", "deepseek-v3", "<｜begin▁of▁sentence｜>", false},
                     Case{"mistral_v3", "llama", "", "<s>", true},
-                    Case{"gemma_style", "llama", "", "<bos>", false}),
-    [](const auto& tested) { return std::string(tested.param.name); });
+                    Case{"gemma_style", "llama", "", "<bos>", false},
+                    Case{"gemma_style", "gemma4", "", "<bos>", false}),
+    [](const auto& tested) { return fmt::format("{}_{}", tested.param.name, tested.param.model); });
 
 absl::StatusOr<Tokenizer> TokenizerIn(GgufBuilder& builder) {
   const std::string file = builder.file();

@@ -62,6 +62,8 @@ const Names kUsual = {{".input_layernorm.", ".attn_norm."},
 /// What llama.cpp calls the architecture of a family.
 std::string ArchOf(std::string_view family) {
   static const std::map<std::string_view, std::string> kOthers = {{"gemma3_text", "gemma3"},
+                                                                  {"gemma3n_text", "gemma3n"},
+                                                                  {"gemma4_text", "gemma4"},
                                                                   {"hunyuan_v1_dense", "hunyuan-dense"},
                                                                   {"hunyuan_v1_moe", "hunyuan-moe"},
                                                                   {"ministral3", "mistral3"},
