@@ -1,13 +1,17 @@
 #include <cstdio>
+#include <filesystem>
+#include <functional>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "app/command.h"
 #include "app/tokenizer_assets.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/status.h"
+#include "formats/gguf_files.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -26,7 +30,29 @@ struct TokenizeFlags {
   bool decode = false;
   bool plain = false;
   bool json = false;
+  bool lines = false;
 };
+
+/// What turns text into tokens.
+struct TextParts {
+  Tokenizer tokenizer;
+  std::function<absl::StatusOr<ChatTemplate>()> chat;  ///< Read where it is asked for.
+};
+
+/// Of a GGUF file the metadata is enough: it may be a vocabulary alone, or of an architecture that is not built.
+absl::StatusOr<TextParts> OpenText(const std::string& path) {
+  std::error_code error;
+  if (path.ends_with(kGgufExtension) && std::filesystem::is_regular_file(path, error)) {
+    ASSIGN_OR_RETURN(GgufText text, TextOfGgufFile(path));
+    ASSIGN_OR_RETURN(Tokenizer tokenizer, TokenizerOf(text, path));
+    return TextParts{std::move(tokenizer),
+                     [text = std::move(text), path] { return ChatTemplateOf(text, path); }};
+  }
+  ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(path));
+  ASSIGN_OR_RETURN(Tokenizer tokenizer, LoadTokenizer(*model.checkpoint));
+  return TextParts{std::move(tokenizer),
+                   [checkpoint = model.checkpoint] { return LoadChatTemplate(*checkpoint); }};
+}
 
 absl::StatusOr<std::string> Input(const TokenizeFlags& flags) {
   if (!flags.text.empty()) return flags.text;
@@ -57,37 +83,57 @@ absl::StatusOr<std::vector<int32_t>> ReadIds(const std::string& text) {
 }
 
 /// A JSON array is the messages; any other text is what a user says.
-absl::StatusOr<std::vector<int32_t>> ChatIds(const Checkpoint& checkpoint, const Tokenizer& tokenizer,
-                                             const std::string& text) {
-  ASSIGN_OR_RETURN(const ChatTemplate chat, LoadChatTemplate(checkpoint));
+absl::StatusOr<std::vector<int32_t>> ChatIds(const TextParts& parts, const std::string& text) {
+  ASSIGN_OR_RETURN(const ChatTemplate chat, parts.chat());
   std::string messages = text;
   if (const Json read = Json::parse(text, nullptr, false); !read.is_array()) {
     messages = Json::array({{{"role", "user"}, {"content", text}}})
                    .dump(-1, ' ', false, Json::error_handler_t::replace);
   }
-  ASSIGN_OR_RETURN(RenderedPrompt prompt, chat.encode({.messages = messages, .reshape = true}, tokenizer));
+  ASSIGN_OR_RETURN(RenderedPrompt prompt,
+                   chat.encode({.messages = messages, .reshape = true}, parts.tokenizer));
   return std::move(prompt.ids);
 }
 
-absl::StatusOr<std::vector<int32_t>> Ids(const TokenizeFlags& flags, const Checkpoint& checkpoint,
-                                         const Tokenizer& tokenizer, const std::string& text) {
+absl::StatusOr<std::vector<int32_t>> Ids(const TokenizeFlags& flags, const TextParts& parts,
+                                         const std::string& text) {
   if (flags.decode) return ReadIds(text);
-  if (flags.chat) return ChatIds(checkpoint, tokenizer, text);
-  if (flags.plain) return tokenizer.encode(text, {});
-  return tokenizer.encode_prompt(text);
+  if (flags.chat) return ChatIds(parts, text);
+  if (flags.plain) return parts.tokenizer.encode(text, {});
+  return parts.tokenizer.encode_prompt(text);
 }
 
 std::string Dumped(const Json& json, int indent) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
+/// --lines: JSON strings, one a line, to arrays of ids, one a line.
+absl::Status TokenizeLines(const TokenizeFlags& flags, const TextParts& parts, const std::string& text) {
+  std::istringstream lines(text);
+  int64_t number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    const Json value = Json::parse(line, nullptr, false);
+    if (!value.is_string()) {
+      return InvalidArgument("--lines: line {}: expected a JSON string, got '{}'", number,
+                             line.substr(0, 40));
+    }
+    ASSIGN_OR_RETURN(const std::vector<int32_t> ids, Ids(flags, parts, value.get<std::string>()));
+    fmt::print("{}\n", Json(ids).dump());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Tokenize(const TokenizeFlags& flags) {
   if (flags.chat && flags.plain) return InvalidArgument("--chat and --plain exclude each other");
   if (flags.decode && (flags.chat || flags.plain)) return InvalidArgument("--decode takes ids, not text");
-  ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
-  ASSIGN_OR_RETURN(const Tokenizer tokenizer, LoadTokenizer(*model.checkpoint));
+  if (flags.lines && (flags.decode || flags.json))
+    return InvalidArgument("--lines excludes --decode and --json");
+  ASSIGN_OR_RETURN(const TextParts parts, OpenText(flags.model));
+  const Tokenizer& tokenizer = parts.tokenizer;
   ASSIGN_OR_RETURN(const std::string text, Input(flags));
-  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, Ids(flags, *model.checkpoint, tokenizer, text));
+  if (flags.lines) return TokenizeLines(flags, parts, text);
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, Ids(flags, parts, text));
   if (flags.decode && !flags.json) {
     ASSIGN_OR_RETURN(const std::string decoded, tokenizer.decode(ids, /*skip_special=*/false));
     fmt::print("{}\n", decoded);
@@ -124,6 +170,8 @@ Command AddTokenizeCommand(Flags root) {
   app.add_flag("--plain", flags->plain,
                "Names of control tokens in the text are only text, and none go around it (such as BOS)");
   app.add_flag("--decode", flags->decode, "The text is token ids: show what they spell");
+  app.add_flag("--lines", flags->lines,
+               "The input is JSON strings, one a line: print the ids of each as an array, one a line");
   app.add_flag("--json", flags->json, "Print count, ids, pieces and the text as JSON");
   return {app, [flags] { return Tokenize(*flags); }};
 }

@@ -52,20 +52,28 @@ absl::StatusOr<Pool> StatedPooling(const Checkpoint& checkpoint) {
       path, Join(modes, ", "));
 }
 
+absl::StatusOr<Tokenizer> TokenizerOf(const GgufText& text, const std::string& where) {
+  auto tokenizer = Tokenizer::FromJson(text.tokenizer_json);
+  if (!tokenizer.ok()) return Annotate(tokenizer.status(), where);
+  return tokenizer;
+}
+
+absl::StatusOr<ChatTemplate> ChatTemplateOf(const GgufText& text, const std::string& where) {
+  auto chat = ChatTemplate::FromText("", text.tokenizer_config_json);
+  if (!chat.ok()) return Annotate(chat.status(), where);
+  return chat;
+}
+
 absl::StatusOr<Tokenizer> LoadTokenizer(const Checkpoint& checkpoint) {
   if (!checkpoint.is_gguf()) return Tokenizer::Load(checkpoint.folder());
   ASSIGN_OR_RETURN(const GgufText text, checkpoint.gguf_text());
-  auto tokenizer = Tokenizer::FromJson(text.tokenizer_json);
-  if (!tokenizer.ok()) return Annotate(tokenizer.status(), checkpoint.folder());
-  return tokenizer;
+  return TokenizerOf(text, checkpoint.folder());
 }
 
 absl::StatusOr<ChatTemplate> LoadChatTemplate(const Checkpoint& checkpoint) {
   if (!checkpoint.is_gguf()) return ChatTemplate::Load(checkpoint.folder());
   ASSIGN_OR_RETURN(const GgufText text, checkpoint.gguf_text());
-  auto chat = ChatTemplate::FromText("", text.tokenizer_config_json);
-  if (!chat.ok()) return Annotate(chat.status(), checkpoint.folder());
-  return chat;
+  return ChatTemplateOf(text, checkpoint.folder());
 }
 
 absl::StatusOr<std::vector<int32_t>> LoadEndOfText(const Checkpoint& checkpoint, const Tokenizer& tokenizer) {

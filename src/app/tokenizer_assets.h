@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,6 +18,11 @@ absl::StatusOr<Tokenizer> LoadTokenizer(const Checkpoint& checkpoint);
 
 /// As ChatTemplate::Load, or from the metadata of the GGUF. NotFound where the model has none.
 absl::StatusOr<ChatTemplate> LoadChatTemplate(const Checkpoint& checkpoint);
+
+/// The same of the metadata of a GGUF whose model may be one that shoal can't run, or have no weights. `where` begins the
+/// message of an error.
+absl::StatusOr<Tokenizer> TokenizerOf(const GgufText& text, const std::string& where);
+absl::StatusOr<ChatTemplate> ChatTemplateOf(const GgufText& text, const std::string& where);
 
 /// The tokens that end an answer, ascending: those of generation_config.json, config.json (or the GGUF),
 /// tokenizer_config.json and the chat template together. Warns where there are none: answers then end at

@@ -1,13 +1,16 @@
 #include "formats/gguf_text.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
 #include "base/status.h"
+#include "formats/gguf_pre_tokenizers.h"
 #include "formats/gguf_reader.h"
+#include "formats/mapped_file.h"
 #include "formats/strict_json.h"
 
 namespace shoal {
@@ -27,85 +30,6 @@ enum TokenKind : int64_t {
 
 /// Beyond any token: SentencePiece pieces are tried at every place where they can be cut in two.
 constexpr size_t kTokenBytesMax = 4096;
-
-// Pre-tokenizers by the name that llama.cpp gives them, as Hugging Face's tokenizer.json of those models has
-// them.
-constexpr std::string_view kGpt2[] = {
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"};
-constexpr std::string_view kDigitsGpt2[] = {
-    R"(\p{N})", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"};
-constexpr std::string_view kLlama3[] = {
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
-constexpr std::string_view kQwen2[] = {
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
-constexpr std::string_view kDeepSeek3[] = {
-    R"(\p{N}{1,3})", "[一-龥぀-ゟ゠-ヿ]+",
-    R"([!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
-/// Letters with case, as of the Unicode that DeepSeek's first tokenizer was written against: without the
-/// Georgian of today's \p{Ll} and what came later.
-constexpr std::string_view kDeepSeekLlm[] = {
-    R"([\r\n])",
-    R"(\s?[)"
-    R"(A-Za-z\x{B5}\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{1BA}\x{1BC}-\x{1BF}\x{1C4}-\x{293})"
-    R"(\x{295}-\x{2AF}\x{370}-\x{373}\x{376}\x{377}\x{37B}-\x{37D}\x{37F}\x{386}\x{388}-\x{38A})"
-    R"(\x{38C}\x{38E}-\x{3A1}\x{3A3}-\x{3F5}\x{3F7}-\x{481}\x{48A}-\x{52F}\x{531}-\x{556})"
-    R"(\x{10A0}-\x{10C5}\x{13A0}-\x{13F5}\x{13F8}-\x{13FD}\x{1C90}-\x{1CBA}\x{1CBD}-\x{1CBF})"
-    R"(\x{1D00}-\x{1D2B}\x{1D6B}-\x{1D77}\x{1D79}-\x{1D9A}\x{1E00}-\x{1F15}\x{1F18}-\x{1F1D})"
-    R"(\x{1F20}-\x{1F45}\x{1F48}-\x{1F4D}\x{1F50}-\x{1F57}\x{1F59}\x{1F5B}\x{1F5D})"
-    R"(\x{1F5F}-\x{1F7D}\x{1F80}-\x{1FB4}\x{1FB6}-\x{1FBC}\x{1FBE}\x{1FC2}-\x{1FC4})"
-    R"(\x{1FC6}-\x{1FCC}\x{1FD0}-\x{1FD3}\x{1FD6}-\x{1FDB}\x{1FE0}-\x{1FEC}\x{1FF2}-\x{1FF4})"
-    R"(\x{1FF6}-\x{1FFC}\x{2102}\x{2107}\x{210A}-\x{2113}\x{2115}\x{2119}-\x{211D}\x{2124})"
-    R"(\x{2126}\x{2128}\x{212A}-\x{212D}\x{212F}-\x{2134}\x{2139}\x{213C}-\x{213F})"
-    R"(\x{2145}-\x{2149}\x{214E}\x{2183}\x{2184}\x{2C00}-\x{2C7B}\x{2C7E}-\x{2CE4})"
-    R"(\x{2CEB}-\x{2CEE}\x{2CF2}\x{2CF3}\x{A640}-\x{A66D}\x{A680}-\x{A69B}\x{A722}-\x{A76F})"
-    R"(\x{A771}-\x{A787}\x{A78B}-\x{A78E}\x{AB70}-\x{ABBF}\x{FB00}-\x{FB06}\x{FB13}-\x{FB17})"
-    R"(\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10400}-\x{1044F}\x{104B0}-\x{104D3})"
-    R"(\x{104D8}-\x{104FB}\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF})"
-    R"(\x{1E900}-\x{1E943})"
-    R"(]+)",
-    R"(\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+)",
-    R"(\s+$)",
-    R"([\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+)",
-    R"(\p{N})"};
-constexpr std::string_view kDeepSeekCoder[] = {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)",
-                                               R"([\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+)",
-                                               R"(\p{N})"};
-constexpr std::string_view kGpt4o[] = {
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
-constexpr std::string_view kTekken[] = {
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"};
-/// What llama.cpp does where the file names none.
-constexpr std::string_view kDefault[] = {
-    R"([\p{P}\$\+<=>\^~\|]+)", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))",
-    R"(\p{N}+)", R"([0-9][0-9][0-9])"};
-
-struct PreTokenizer {
-  std::string_view name;
-  std::span<const std::string_view> patterns;
-  bool nfc = false;
-  bool ignore_merges = false;  ///< A piece that is a token is that token, whatever the merges give.
-  bool add_bos = false;        ///< Where the file does not say.
-};
-constexpr PreTokenizer kPreTokenizers[] = {
-    {"default", kDefault},
-    {"gpt-2", kGpt2},
-    {"smollm", kDigitsGpt2},
-    {"starcoder", kDigitsGpt2},
-    {"llama-bpe", kLlama3, false, true, true},
-    {"llama3", kLlama3, false, true, true},
-    {"llama-v3", kLlama3, false, true, true},
-    {"dbrx", kLlama3},
-    {"smaug-bpe", kLlama3},
-    {"glm4", kLlama3},
-    {"chatglm-bpe", kLlama3},
-    {"qwen2", kQwen2, true},
-    {"deepseek-r1-qwen", kQwen2, true},
-    {"deepseek-v3", kDeepSeek3},
-    {"deepseek-llm", kDeepSeekLlm},
-    {"deepseek-coder", kDeepSeekCoder},
-    {"gpt-4o", kGpt4o},
-    {"tekken", kTekken, false, true, false},
-};
 
 /// The table of tokens, checked.
 struct Vocabulary {
@@ -184,7 +108,7 @@ Json VocabularyJson(const Vocabulary& vocabulary) {
   return vocab;
 }
 
-/// tokenizer.ggml.merges: "left right". A merge of strings that are no tokens can never apply and
+/// merges as they are listed: "left right". A merge of strings that are no tokens can never apply and
 /// is dropped, as llama.cpp does: the tokenizers library would refuse the whole list.
 absl::StatusOr<Json> ReadMerges(const GgufKeys& keys, const Vocabulary& vocabulary) {
   constexpr std::string_view kMerges = "tokenizer.ggml.merges";
@@ -296,10 +220,11 @@ Json EmptyTokenizer(const Vocabulary& vocabulary) {
 absl::StatusOr<Json> ByteLevelTokenizer(const GgufKeys& keys, const Vocabulary& vocabulary) {
   ASSIGN_OR_RETURN(const auto named, keys.optional_string("tokenizer.ggml.pre"));
   const std::string_view name = named.value_or("default");
-  const auto* pre = std::ranges::find(kPreTokenizers, name, &PreTokenizer::name);
-  if (pre == std::end(kPreTokenizers)) {
+  const auto all = PreTokenizers();
+  const auto pre = std::ranges::find(all, name, &PreTokenizer::name);
+  if (pre == all.end()) {
     std::vector<std::string_view> known;
-    for (const PreTokenizer& each : kPreTokenizers) known.push_back(each.name);
+    for (const PreTokenizer& each : all) known.push_back(each.name);
     return Unimplemented("checkpoint: {}: key 'tokenizer.ggml.pre': expected one of {}, found '{}'",
                          keys.file(), fmt::join(known, ", "), Printable(name, 60));
   }
@@ -319,13 +244,13 @@ absl::StatusOr<Json> ByteLevelTokenizer(const GgufKeys& keys, const Vocabulary& 
   return tokenizer;
 }
 
-/// Whether a SentencePiece vocabulary has its merges as a list, or says only what tokens are worth.
-enum class MergesFrom : uint8_t { kScores, kList };
+/// Where the merges of a vocabulary of SentencePiece's spelling come from.
+enum class MergeOrder : uint8_t { kScores, kListed };
 
 absl::StatusOr<Json> SentencePieceTokenizer(const GgufKeys& keys, const Vocabulary& vocabulary,
-                                            MergesFrom from) {
+                                            MergeOrder order) {
   ASSIGN_OR_RETURN(const auto prefix, keys.optional_bool("tokenizer.ggml.add_space_prefix"));
-  const bool space_first = prefix.value_or(true);
+  const bool space_first = prefix.value_or(order == MergeOrder::kScores);
   const Json to_space = {{"type", "Replace"}, {"pattern", {{"String", "▁"}}}, {"content", " "}};
   const Json from_space = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}};
   Json tokenizer = EmptyTokenizer(vocabulary);
@@ -336,8 +261,8 @@ absl::StatusOr<Json> SentencePieceTokenizer(const GgufKeys& keys, const Vocabula
   Json decoders = {to_space, {{"type", "ByteFallback"}}, {{"type", "Fuse"}}};
   if (space_first) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   tokenizer["decoder"] = {{"type", "Sequence"}, {"decoders", decoders}};
-  ASSIGN_OR_RETURN(Json merges, from == MergesFrom::kList ? ReadMerges(keys, vocabulary)
-                                                          : MergesByScore(keys, vocabulary));
+  ASSIGN_OR_RETURN(Json merges, order == MergeOrder::kScores ? MergesByScore(keys, vocabulary)
+                                                             : ReadMerges(keys, vocabulary));
   tokenizer["model"] = BpeModel(vocabulary, std::move(merges));
   tokenizer["model"]["byte_fallback"] = true;
   tokenizer["model"]["fuse_unk"] = true;
@@ -376,16 +301,23 @@ absl::StatusOr<GgufText> TextOfGguf(const GgufMetadata& metadata, std::string_vi
   ASSIGN_OR_RETURN(const std::string_view kind, keys.required_string("tokenizer.ggml.model"));
   ASSIGN_OR_RETURN(const Vocabulary vocabulary, ReadVocabulary(keys));
   absl::StatusOr<Json> tokenizer = Unimplemented(
-      "checkpoint: {}: key 'tokenizer.ggml.model': expected \"gpt2\" (byte-level BPE), \"llama\" "
-      "(SentencePiece "
-      "BPE) or \"gemma4\" (the same with a list of merges), found \"{}\"",
+      "checkpoint: {}: key 'tokenizer.ggml.model': expected \"gpt2\" (byte-level BPE), \"llama\" or "
+      "\"gemma4\" "
+      "(SentencePiece BPE by scores or by merges), found \"{}\"",
       file_name, Printable(kind, 60));
   if (kind == "gpt2") tokenizer = ByteLevelTokenizer(keys, vocabulary);
-  if (kind == "llama") tokenizer = SentencePieceTokenizer(keys, vocabulary, MergesFrom::kScores);
-  if (kind == "gemma4") tokenizer = SentencePieceTokenizer(keys, vocabulary, MergesFrom::kList);
+  if (kind == "llama") tokenizer = SentencePieceTokenizer(keys, vocabulary, MergeOrder::kScores);
+  if (kind == "gemma4") tokenizer = SentencePieceTokenizer(keys, vocabulary, MergeOrder::kListed);
   if (!tokenizer.ok()) return tokenizer.status();
   ASSIGN_OR_RETURN(const Json config, TokenizerConfig(keys, vocabulary));
   return GgufText{tokenizer->dump(), config.dump()};
+}
+
+absl::StatusOr<GgufText> TextOfGgufFile(const std::string& path) {
+  const std::string name = std::filesystem::path(path).filename().string();
+  ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+  ASSIGN_OR_RETURN(const GgufHeader header, ParseGguf(file.bytes(), name));
+  return TextOfGguf(header.metadata, name);
 }
 
 absl::Status AddTokenIds(const GgufKeys& keys, Json* config) {

@@ -4,9 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "formats/gguf.h"
+#include "formats/gguf_pre_tokenizers.h"
 #include "formats/test_gguf.h"
 #include "text/chat_template.h"
 #include "text/test_data.h"
@@ -150,6 +152,71 @@ TEST(GgufText, DeepSeeksFirstTokenizersPutASpaceBeforeLettersAndDigitsAlone) {
     EXPECT_THAT(*tokenizer->encode("ab 12\n\n a, ,", {}), testing::ElementsAre(7, 2, 3, 4, 8, 8, 5, 10, 12))
         << pre;
   }
+}
+
+TEST(GgufText, EveryPreTokenizerIsOneThatTheLibraryTakes) {
+  for (const PreTokenizer& pre : PreTokenizers()) {
+    GgufBuilder builder;
+    builder.add_string("tokenizer.ggml.model", "gpt2");
+    builder.add_string("tokenizer.ggml.pre", std::string(pre.name));
+    builder.add_strings("tokenizer.ggml.tokens", {"a", "b", "Ġ", "1", "ab", "Ġab"});
+    builder.add_strings("tokenizer.ggml.merges", {"a b", "Ġ ab"});
+    const absl::StatusOr<Tokenizer> tokenizer = TokenizerIn(builder);
+    ASSERT_TRUE(tokenizer.ok()) << pre.name << ": " << ToString(tokenizer.status());
+    EXPECT_EQ(tokenizer->decode(*tokenizer->encode("ab ab1", {}), false).value(), "ab ab1") << pre.name;
+    EXPECT_THAT(*tokenizer->encode("ab ab", {}), testing::ElementsAre(4, 5)) << pre.name;
+  }
+}
+
+/// What a pre-tokenizer cuts a text into, of bytes that are tokens and merge with all others.
+std::vector<std::string> Words(std::string_view pre, const std::string& text) {
+  const auto all = PreTokenizers();
+  const auto found = std::ranges::find(all, pre, &PreTokenizer::name);
+  EXPECT_NE(found, all.end()) << pre;
+  const std::string digits = "0123456789";
+  std::vector<std::string> tokens;
+  std::vector<std::string> merges;
+  for (const char c : digits) tokens.emplace_back(1, c);
+  for (const size_t length : {2, 3}) {  // Only digits that follow one another in the text are asked for.
+    for (size_t i = 0; i + length <= digits.size(); ++i) {
+      tokens.push_back(digits.substr(i, length));
+      merges.push_back(digits.substr(i, length - 1) + " " + digits.substr(i + length - 1, 1));
+    }
+  }
+  GgufBuilder builder;
+  builder.add_string("tokenizer.ggml.model", "gpt2");
+  builder.add_string("tokenizer.ggml.pre", std::string(pre));
+  builder.add_strings("tokenizer.ggml.tokens", tokens);
+  builder.add_strings("tokenizer.ggml.merges", merges);
+  const absl::StatusOr<Tokenizer> tokenizer = TokenizerIn(builder);
+  EXPECT_TRUE(tokenizer.ok()) << ToString(tokenizer.status());
+  std::vector<std::string> words;
+  for (const int32_t id : *tokenizer->encode(text, {})) words.push_back(tokenizer->token_bytes(id).value());
+  return words;
+}
+
+TEST(GgufText, DigitsAreCutAsEachPreTokenizerCutsThem) {
+  using testing::ElementsAre;
+  EXPECT_THAT(Words("qwen2", "1234"), ElementsAre("1", "2", "3", "4"));
+  EXPECT_THAT(Words("llama-bpe", "1234"), ElementsAre("123", "4"));
+  EXPECT_THAT(Words("afmoe", "1234"), ElementsAre("1", "234"));  // Threes from the right.
+  EXPECT_THAT(Words("afmoe", "12345"), ElementsAre("12", "345"));
+  EXPECT_THAT(Words("tiny_aya", "1234"), ElementsAre("1", "234"));
+  EXPECT_THAT(Words("superbpe", "12345678"), ElementsAre("12", "345", "678"));
+}
+
+TEST(GgufText, Gemma4sMergesAreListedAndItsSpacesAreSentencePieces) {
+  GgufBuilder builder;
+  builder.add_string("tokenizer.ggml.model", "gemma4");
+  builder.add_strings("tokenizer.ggml.tokens", {"<unk>", "a", "b", "▁", "▁a", "ab", "▁ab", "<0x0A>"});
+  builder.add_ints("tokenizer.ggml.token_type", {2, 1, 1, 1, 1, 1, 1, 6});
+  builder.add_strings("tokenizer.ggml.merges", {"▁ a", "a b", "▁ ab", "▁a b"});
+  builder.add_int("tokenizer.ggml.unknown_token_id", uint32_t{0});
+  const absl::StatusOr<Tokenizer> tokenizer = TokenizerIn(builder);
+  ASSERT_TRUE(tokenizer.ok()) << ToString(tokenizer.status());
+  // No space is put first; "▁ a" comes before "a b"; a byte that is no token is one of the 256.
+  EXPECT_THAT(*tokenizer->encode("ab ab\n", {}), testing::ElementsAre(5, 6, 7));
+  EXPECT_EQ(tokenizer->decode({{5, 6, 7}}, false).value(), "ab ab\n");
 }
 
 TEST(GgufText, RefusesTablesThatDoNotFitAndKindsThatAreNotBuilt) {
