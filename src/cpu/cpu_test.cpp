@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "cpu/arena.h"
 #include "cpu/pool.h"
 #include "cpu/topology.h"
@@ -37,6 +38,51 @@ TEST(ThreadPool, RunPartsTilesTheRangeForAnyNumberOfThreads) {
     });
     for (const auto& hit : hits) EXPECT_EQ(hit.load(), 1);
   }
+}
+
+TEST(ThreadPool, ChunksTileRangesOfEverySizeOnEveryNumberOfThreads) {
+  for (const int threads : {2, 3, 5}) {
+    ThreadPool pool(threads);
+    for (const int64_t size : {1, 2, 4, 33, 100, 1000, 1537}) {
+      std::vector<std::atomic<int>> hits(static_cast<size_t>(size));
+      for (int round = 1; round <= 200; ++round) {
+        pool.run_ranges(size, 1, [&](Range part) {
+          EXPECT_FALSE(part.empty());
+          for (int64_t i = part.begin; i < part.end; ++i) ++hits[static_cast<size_t>(i)];
+        });
+        for (const auto& hit : hits) ASSERT_EQ(hit.load(), round) << size << " on " << threads;
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, AThreadThatIsHeldUpLeavesItsWorkToOthers) {
+  ThreadPool pool(2);
+  std::atomic<int> left{64};
+  // Whoever has the first unit waits until the other has done all else that it may take.
+  pool.run_ranges(64, 1, [&](Range part) {
+    left -= static_cast<int>(part.size());
+    const Deadline end = Deadline::after(std::chrono::seconds(20));
+    while (part.begin == 0 && left > 0 && !end.expired()) std::this_thread::yield();
+  });
+  EXPECT_EQ(left.load(), 0);
+  pool.run_ranges(64, 1, [&](Range part) { left += static_cast<int>(part.size()); });
+  EXPECT_EQ(left.load(), 64);
+}
+
+TEST(ThreadPool, SharesFollowTheSpeedOfUnlikeThreads) {
+  ThreadPool pool(2);
+  EXPECT_EQ(pool.share(0), 0.5);
+  const std::thread::id fast = std::this_thread::get_id();
+  for (int round = 0; round < 200; ++round) {
+    pool.run_ranges(64, 1, [&](Range part) {
+      // Sleeps, which take their time however many cores there are.
+      const int64_t us = std::this_thread::get_id() == fast ? 10 : 60;
+      std::this_thread::sleep_for(std::chrono::microseconds(us * part.size()));
+    });
+  }
+  EXPECT_GT(pool.share(0), 0.6);
+  EXPECT_DOUBLE_EQ(pool.share(0) + pool.share(1), 1.0);
 }
 
 TEST(ThreadPool, RunWakesSleepingWorkers) {

@@ -1,9 +1,12 @@
 #include "cpu/pool.h"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/busy_poll.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "cpu/affinity.h"
@@ -22,9 +25,35 @@ void WaitForChange(const std::atomic<int>& value, int old) {
   }
 }
 
+/// Chunks of a thread's share: the last ones are as short as a sixteenth of it, so that all threads end together.
+constexpr int64_t kChunksPerShare = 16;
+/// Runs shorter than this say little of a thread's speed.
+constexpr int64_t kTellingNs = 50'000;
+/// The weight of a run in the speeds: a neighbour that takes a core for a moment moves no share.
+constexpr double kWeightOfRun = 1.0 / 32;
+/// Threads that differ by less have equal shares, which keeps what a thread has in its cache.
+constexpr double kLikeEnough = 0.1;
+
+constexpr uint64_t Pack(Range chunks) {
+  return static_cast<uint64_t>(chunks.begin) << 32 | static_cast<uint64_t>(chunks.end);
+}
+constexpr Range Unpack(uint64_t word) {
+  return {static_cast<int64_t>(word >> 32), static_cast<int64_t>(word & 0xffffffff)};
+}
+
+/// Units of a chunk: a power of two, so that kernels that take several tiles at once find whole ones.
+int64_t UnitsOfChunk(int64_t units, int threads) {
+  int64_t chunk = 1;
+  while (2 * chunk * kChunksPerShare * threads <= units) chunk *= 2;
+  return chunk;
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads, std::vector<int> cpus) : threads_(threads), cpus_(std::move(cpus)) {
+ThreadPool::ThreadPool(int threads, std::vector<int> cpus)
+    : threads_(threads),
+      cpus_(std::move(cpus)),
+      shares_(std::make_unique<Share[]>(static_cast<size_t>(threads))) {
   SHOAL_CHECK_GE(threads, 1);
   workers_.reserve(static_cast<size_t>(threads - 1));
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
@@ -55,10 +84,101 @@ void ThreadPool::run(Work work) {
 }
 
 void ThreadPool::run_ranges(int64_t size, int64_t unit, absl::FunctionRef<void(Range part)> work) {
-  run([&](int worker, int n) {
-    const Range part = StaticRange(size, unit, worker, n);
-    if (!part.empty()) work(part);
+  const int64_t units = (size + unit - 1) / unit;
+  if (threads_ == 1 || units <= threads_) {
+    return run([&](int worker, int n) {
+      const Range part = StaticRange(size, unit, worker, n);
+      if (!part.empty()) work(part);
+    });
+  }
+  const int64_t chunk = UnitsOfChunk(units, threads_) * unit;
+  deal((size + chunk - 1) / chunk);
+  run([&](int worker, int /*n*/) {
+    work_off(worker, [&](Range chunks) {
+      work(Range{chunks.begin * chunk, std::min(chunks.end * chunk, size)});
+    });
   });
+  learn_speeds();
+}
+
+double ThreadPool::share(int worker) const {
+  double sum = 0;
+  double least = shares_[0].speed;
+  double most = least;
+  for (int i = 0; i < threads_; ++i) {
+    const double speed = shares_[static_cast<size_t>(i)].speed;
+    sum += speed;
+    least = std::min(least, speed);
+    most = std::max(most, speed);
+  }
+  if (most - least < kLikeEnough * most) return 1.0 / threads_;
+  return shares_[static_cast<size_t>(worker)].speed / sum;
+}
+
+void ThreadPool::deal(int64_t chunks) {
+  double before = 0;
+  int64_t begin = 0;
+  for (int i = 0; i < threads_; ++i) {
+    before += share(i);
+    const int64_t end = i + 1 == threads_
+                            ? chunks
+                            : std::min<int64_t>(chunks, std::lround(before * static_cast<double>(chunks)));
+    shares_[static_cast<size_t>(i)].left.store(Pack({begin, end}), std::memory_order_relaxed);
+    begin = end;
+  }
+}
+
+Range ThreadPool::TakeFirst(Share& share) {
+  uint64_t word = share.left.load(std::memory_order_relaxed);
+  while (true) {
+    const Range left = Unpack(word);
+    if (left.empty()) return {};
+    const int64_t end = left.begin + (left.size() + 1) / 2;
+    if (share.left.compare_exchange_weak(word, Pack({end, left.end}), std::memory_order_relaxed)) {
+      return {left.begin, end};
+    }
+  }
+}
+
+Range ThreadPool::TakeLast(Share& share) {
+  uint64_t word = share.left.load(std::memory_order_relaxed);
+  while (true) {
+    const Range left = Unpack(word);
+    if (left.empty()) return {};
+    const int64_t begin = left.end - (left.size() + 1) / 2;
+    if (share.left.compare_exchange_weak(word, Pack({left.begin, begin}), std::memory_order_relaxed)) {
+      return {begin, left.end};
+    }
+  }
+}
+
+void ThreadPool::work_off(int worker, absl::FunctionRef<void(Range chunks)> work) {
+  Share& own = shares_[static_cast<size_t>(worker)];
+  const int64_t begin_ns = NowNs();
+  own.chunks = 0;
+  const auto take = [&](Share& from, Range (*taken)(Share&)) {
+    for (Range chunks = taken(from); !chunks.empty(); chunks = taken(from)) {
+      work(chunks);
+      own.chunks += chunks.size();
+    }
+  };
+  take(own, TakeFirst);
+  for (int i = 1; i < threads_; ++i) take(shares_[static_cast<size_t>((worker + i) % threads_)], TakeLast);
+  own.busy_ns = NowNs() - begin_ns;
+}
+
+void ThreadPool::learn_speeds() {
+  double mean = 0;
+  for (int i = 0; i < threads_; ++i) {
+    const Share& share = shares_[static_cast<size_t>(i)];
+    if (share.busy_ns < kTellingNs || share.chunks == 0) return;
+    mean += static_cast<double>(share.chunks) / static_cast<double>(share.busy_ns) / threads_;
+  }
+  for (int i = 0; i < threads_; ++i) {
+    Share& share = shares_[static_cast<size_t>(i)];
+    const double speed = static_cast<double>(share.chunks) / static_cast<double>(share.busy_ns) / mean;
+    share.speed += kWeightOfRun * (speed - share.speed);
+  }
 }
 
 void ThreadPool::pin(int worker) const {

@@ -1,9 +1,10 @@
-// The threads of one node's executor. Work is cut statically: which thread computes what depends on (size,
-// number of threads) alone.
+// The threads of one node's executor. Work is cut into chunks at fixed boundaries: which thread computes a chunk depends
+// on how fast the threads are, and changes no bit.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -42,16 +43,37 @@ class ThreadPool {
   /// then sees what they wrote. `work` must neither throw nor call run().
   void run(Work work);
 
-  /// Runs work(part) on each thread, for [0, size) cut by StaticRange at multiples of `unit`. Empty ranges are
-  /// skipped.
+  /// Runs work(part) for parts that tile [0, size), cut at multiples of `unit`. Each thread begins with a share of its
+  /// own, contiguous and as large as it was fast before, takes half of what is left of it at a time, and then takes
+  /// from the others' ends. Where there are no more units than threads, each has one at most.
   void run_ranges(int64_t size, int64_t unit, absl::FunctionRef<void(Range part)> work);
 
+  /// The part of a range that a thread begins with; they add up to 1. Equal until threads differ by more than a tenth.
+  double share(int worker) const;
+
  private:
+  /// What is left of a worker's share: chunks [begin, end), in one word, since others take from it.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> left{0};
+    int64_t chunks = 0;   // That the worker did in the current run, its own and others'.
+    int64_t busy_ns = 0;  // In which it did them.
+    double speed = 1;     // Relative to the others', over the runs so far.
+  };
+  /// Chunks taken from a share, or none.
+  static Range TakeFirst(Share& share);
+  static Range TakeLast(Share& share);
+
   void serve(int worker);
   void pin(int worker) const;
+  /// Deals out [0, chunks).
+  void deal(int64_t chunks);
+  /// Does chunks until none is left.
+  void work_off(int worker, absl::FunctionRef<void(Range chunks)> work);
+  void learn_speeds();
 
   const int threads_;
   const std::vector<int> cpus_;
+  std::unique_ptr<Share[]> shares_;  // One per worker.
   std::vector<std::thread> workers_;
   const Work* work_ = nullptr;        // Of the current run.
   std::atomic<int> round_{0};         // Counts runs; workers wait for it to change.

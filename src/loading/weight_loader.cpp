@@ -135,7 +135,10 @@ absl::Status WeightLoader::fill(std::span<const StoredWeight> weights, std::span
     }
     return pack_chunks(chunks, slab_bytes, places);
   };
-  pool.run_ranges(tiles_total, 1, [&](Range part) {
+  // Not in chunks that others take: a part is read ahead of where it is packed.
+  pool.run([&](int worker, int threads) {
+    const Range part = StaticRange(tiles_total, 1, worker, threads);
+    if (part.empty()) return;
     const absl::Status status = fill_part(part);
     const std::lock_guard lock(mutex);
     if (first_error.ok()) first_error = status;
