@@ -440,7 +440,7 @@ BackendLimits CpuBackend::limits() const {
 
 bool CpuBackend::takes(const PackedFormat& format) const {
   if (!IsFloatWeight(format.dtype)) return false;
-  return !format.affine() || (IsAffineBits(format.bits) && IsAffineGroup(format.group));
+  return !format.affine() || IsAffineForm(format.bits, format.group);
 }
 
 absl::StatusOr<std::unique_ptr<BackendModel>> CpuBackend::load(const BackendLoad& load) {

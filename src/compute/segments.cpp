@@ -13,7 +13,9 @@ constexpr int64_t kFloatUnit = 32;
 constexpr int64_t kOutUnit = kTileRows;
 
 /// Columns of the hidden values that must stay together.
-int64_t HiddenUnit(const StoredWeight& down) { return down.format.affine() ? down.format.group : kFloatUnit; }
+int64_t HiddenUnit(const StoredWeight& down) {
+  return down.format.affine() ? AffineSpan(down.format.group) : kFloatUnit;
+}
 
 }  // namespace
 

@@ -39,7 +39,7 @@ void StoreFloat(float value, DType dtype, std::byte* out) {
 
 void QuantizeAffineRow(std::span<const float> row, AffineFormat format, DType dtype,
                        const AffineRowOut& out) {
-  SHOAL_CHECK(IsAffineBits(format.bits) && IsAffineGroup(format.group) && IsFloatWeight(dtype));
+  SHOAL_CHECK(IsAffineBits(format.bits) && IsMlxGroup(format.group) && IsFloatWeight(dtype));
   SHOAL_CHECK_EQ(static_cast<int64_t>(row.size()) % format.group, 0);
   const auto codes_max = static_cast<float>((1 << format.bits) - 1);
   const auto group = static_cast<size_t>(format.group);

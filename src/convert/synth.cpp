@@ -255,7 +255,7 @@ absl::Status CheckOptions(const SynthOptions& options) {
     return InvalidArgument("synth: dtype: expected bf16, f16 or f32, found {}", DTypeName(options.dtype));
   }
   if (options.quantization &&
-      (!IsAffineBits(options.quantization->bits) || !IsAffineGroup(options.quantization->group))) {
+      (!IsAffineBits(options.quantization->bits) || !IsMlxGroup(options.quantization->group))) {
     return InvalidArgument(
         "synth: expected bits of 2, 3, 4, 5, 6 or 8 in groups of 32, 64 or 128, found bits={} group={}",
         options.quantization->bits, options.quantization->group);

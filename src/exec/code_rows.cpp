@@ -27,8 +27,8 @@ absl::StatusOr<QuantizedRows> ReadCodes(PayloadReader& in, std::string_view what
   const int64_t rows = header.rows;
   const int64_t cols = header.cols;
   ASSIGN_OR_RETURN(const uint32_t group, in.u32(fmt::format("{}.group", what)));
-  if ((group != 32 && group != 64 && group != 128) || cols % group != 0) {
-    return InvalidArgument("{}.group: expected 32, 64 or 128 dividing {}, got {}", what, cols, group);
+  if (!IsAffineGroup(group) || cols % group != 0) {
+    return InvalidArgument("{}.group: expected 16, 32, 64 or 128 dividing {}, got {}", what, cols, group);
   }
   const uint64_t groups = static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols) / group;
   ASSIGN_OR_RETURN(const auto codes, in.array<int8_t>(fmt::format("{}.codes", what), groups * group));

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "base/check.h"
 
@@ -21,9 +22,9 @@ constexpr BlockLaw kLaws[] = {
     {BlockType::kQ8_0, "Q8_0", 32, 34, 8, 32, DType::kF16},
     {BlockType::kQ4_K, "Q4_K", 256, 144, 4, 32, DType::kF32},
     {BlockType::kQ5_K, "Q5_K", 256, 176, 5, 32, DType::kF32},
-    {BlockType::kQ6_K, "Q6_K", 256, 210, 0, 0, DType::kF32},
-    {BlockType::kQ2_K, "Q2_K", 256, 84, 0, 0, DType::kF32},
-    {BlockType::kQ3_K, "Q3_K", 256, 110, 0, 0, DType::kF32},
+    {BlockType::kQ6_K, "Q6_K", 256, 210, 6, 16, DType::kF32},
+    {BlockType::kQ2_K, "Q2_K", 256, 84, 2, 16, DType::kF32},
+    {BlockType::kQ3_K, "Q3_K", 256, 110, 3, 16, DType::kF32},
     {BlockType::kIq4Nl, "IQ4_NL", 32, 18, 8, 32, DType::kF16},
     {BlockType::kIq4Xs, "IQ4_XS", 256, 136, 8, 32, DType::kF32},
     {BlockType::kMxfp4, "MXFP4", 32, 17, 5, 32, DType::kBF16},
@@ -43,9 +44,10 @@ constexpr BlockLaw kLaws[] = {
     {BlockType::kInt8Rows, "int8", 1, 1, 8, 0, DType::kF32},
 };
 
-constexpr int kGroup = 32;  ///< Columns of a group, for all types above with an affine code.
+constexpr int kGroup = 32;      ///< Columns of a group, for all types above with an affine code but
+constexpr int kHalfGroup = 16;  ///< those of Q2_K, Q3_K and Q6_K.
 
-/// One group of 32 columns: what each decoder below fills in.
+/// One group of columns: what each decoder below fills in. A group of 16 has the first 16 codes.
 struct Group {
   uint8_t codes[kGroup];
   float scale;
@@ -164,48 +166,43 @@ void DecodeQ4Or5K(bool five, const uint8_t* block, int i, Group* group) {
   }
 }
 
-/// Low nibbles 128 bytes, high bit pairs 64, scales 16 int8, d; 128 columns at a time.
-void DecodeQ6K(const uint8_t* block, float* out) {
-  const float d = F16At(block + 208);
-  for (int half = 0; half < 2; ++half) {
-    const uint8_t* low = block + 64 * half;
-    const uint8_t* high = block + 128 + 32 * half;
-    const auto* scales = reinterpret_cast<const int8_t*>(block + 192 + 8 * half);
-    for (int c = 0; c < 128; ++c) {
-      const int quarter = c / 32;
-      const int byte = low[c % 64];
-      const int nibble = c < 64 ? byte & 15 : byte >> 4;
-      const int q = (nibble | (high[c % 32] >> (2 * quarter) & 3) << 4) - 32;
-      out[128 * half + c] = d * static_cast<float>(scales[c / 16]) * static_cast<float>(q);
-    }
+/// Group `i` of the sixteen of a Q6_K block: low nibbles 128 bytes, high bit pairs 64, scales 16 int8, d; 128 columns at a
+/// time. w = d sc (q - 32).
+void DecodeQ6K(const uint8_t* block, int i, Group* group) {
+  group->scale = F16At(block + 208) * static_cast<float>(static_cast<int8_t>(block[192 + i]));
+  group->bias = group->scale * -32.0f;
+  const int half = i / 8;
+  const uint8_t* low = block + 64 * half;
+  const uint8_t* high = block + 128 + 32 * half;
+  for (int k = 0; k < kHalfGroup; ++k) {
+    const int c = kHalfGroup * (i % 8) + k;
+    const int nibble = c < 64 ? low[c % 64] & 15 : low[c % 64] >> 4;
+    group->codes[k] = static_cast<uint8_t>(nibble | (high[c % 32] >> (2 * (c / 32)) & 3) << 4);
   }
 }
 
 /// The bit pair of column `c` of a Q2_K or Q3_K block: 128 columns share 32 bytes, four to a byte.
 int BitPair(const uint8_t* pairs, int c) { return pairs[c / 128 * 32 + c % 32] >> (2 * (c % 128 / 32)) & 3; }
 
-/// Scale and minimum of 16 columns in a byte each, 64 bytes of bit pairs, d, dmin.
-void DecodeQ2K(const uint8_t* block, float* out) {
-  const float d = F16At(block + 80);
-  const float dmin = F16At(block + 82);
-  for (int c = 0; c < 256; ++c) {
-    const int both = block[c / 16];
-    const float product = d * static_cast<float>(both & 15) * static_cast<float>(BitPair(block + 16, c));
-    out[c] = product - dmin * static_cast<float>(both >> 4);
-  }
+/// Group `i` of the sixteen of a Q2_K block: scale and minimum of each in a byte, 64 bytes of bit pairs, d, dmin.
+void DecodeQ2K(const uint8_t* block, int i, Group* group) {
+  group->scale = F16At(block + 80) * static_cast<float>(block[i] & 15);
+  group->bias = -(F16At(block + 82) * static_cast<float>(block[i] >> 4));
+  for (int k = 0; k < kHalfGroup; ++k)
+    group->codes[k] = static_cast<uint8_t>(BitPair(block + 16, kHalfGroup * i + k));
 }
 
-/// The third bits 32 bytes, where one takes 4 away if it is not set; 64 bytes of bit pairs; 16 scales of 6 bits, their
-/// nibbles in 8 bytes, then their high bit pairs in 4; d.
-void DecodeQ3K(const uint8_t* block, float* out) {
-  const float d = F16At(block + 108);
+/// Group `i` of the sixteen of a Q3_K block: the third bits 32 bytes, where one takes 4 away if it is not set; 64 bytes of
+/// bit pairs; 16 scales of 6 bits, their nibbles in 8 bytes, then their high bit pairs in 4; d.
+void DecodeQ3K(const uint8_t* block, int i, Group* group) {
   const uint8_t* scales = block + 96;
-  for (int c = 0; c < 256; ++c) {
-    const int i = c / 16;
-    const int nibble = i < 8 ? scales[i] & 15 : scales[i - 8] >> 4;
-    const int scale = (nibble | (scales[8 + i % 4] >> (2 * (i / 4)) & 3) << 4) - 32;
-    const int q = BitPair(block + 32, c) - (block[c % 32] >> (c / 32) & 1 ? 0 : 4);
-    out[c] = d * static_cast<float>(scale) * static_cast<float>(q);
+  const int nibble = i < 8 ? scales[i] & 15 : scales[i - 8] >> 4;
+  const int scale = (nibble | (scales[8 + i % 4] >> (2 * (i / 4)) & 3) << 4) - 32;
+  group->scale = F16At(block + 108) * static_cast<float>(scale);
+  group->bias = group->scale * -4.0f;
+  for (int k = 0; k < kHalfGroup; ++k) {
+    const int c = kHalfGroup * i + k;
+    group->codes[k] = static_cast<uint8_t>(BitPair(block + 32, c) | (block[c % 32] >> (c / 32) & 1) << 2);
   }
 }
 
@@ -222,21 +219,27 @@ void DecodeGroup(const BlockLaw& law, const uint8_t* block, int i, Group* group)
     case BlockType::kQ4_K:
     case BlockType::kQ5_K:
       return DecodeQ4Or5K(law.type == BlockType::kQ5_K, block, i, group);
+    case BlockType::kQ6_K:
+      return DecodeQ6K(block, i, group);
+    case BlockType::kQ2_K:
+      return DecodeQ2K(block, i, group);
+    case BlockType::kQ3_K:
+      return DecodeQ3K(block, i, group);
     default:
       return DecodeQ4Or5(law.type, block, group);
   }
 }
 
-/// 32 codes as a little-endian bit stream of 4 * bits bytes.
-void StoreCodes(const uint8_t codes[kGroup], int bits, uint8_t* out) {
+/// Codes as a little-endian bit stream, which ends with a byte.
+void StoreCodes(std::span<const uint8_t> codes, int bits, uint8_t* out) {
   if (bits == 8) {
-    std::memcpy(out, codes, kGroup);
+    std::memcpy(out, codes.data(), codes.size());
     return;
   }
   uint64_t window = 0;
   int filled = 0;
-  for (int i = 0; i < kGroup; ++i) {
-    window |= static_cast<uint64_t>(codes[i]) << filled;
+  for (const uint8_t code : codes) {
+    window |= static_cast<uint64_t>(code) << filled;
     filled += bits;
     for (; filled >= 8; filled -= 8, window >>= 8) *out++ = static_cast<uint8_t>(window);
   }
@@ -265,30 +268,13 @@ bool DecodeAffineRow(const BlockLaw& law, const uint8_t* blocks, int64_t cols, u
     for (int i = 0; i < groups; ++i) {
       Group group;
       DecodeGroup(law, blocks, i, &group);
-      StoreCodes(group.codes, law.bits, words);
+      StoreCodes(std::span(group.codes).first(static_cast<size_t>(law.group)), law.bits, words);
       held &= StoreScale(group.scale, law.dtype, scales);
       held &= StoreScale(group.bias, law.dtype, biases);
-      words += 4 * law.bits;
+      words += law.group * law.bits / 8;
       scales += scale_size;
       biases += scale_size;
     }
-  }
-  return held;
-}
-
-/// A row of blocks of 256 columns that are decoded to floats.
-bool DecodeFloatRow(const BlockLaw& law, const uint8_t* blocks, int64_t cols, uint8_t* out) {
-  const auto decode = law.type == BlockType::kQ2_K   ? &DecodeQ2K
-                      : law.type == BlockType::kQ3_K ? &DecodeQ3K
-                                                     : &DecodeQ6K;
-  bool held = true;
-  for (int64_t col = 0; col < cols; col += law.elements, blocks += law.bytes) {
-    float values[256];
-    decode(blocks, values);
-    std::memcpy(out, values, sizeof(values));
-    out += sizeof(values);
-    held &= std::isfinite(F16At(blocks + law.bytes - 2));  // d ends a block, in Q2_K before dmin.
-    if (law.type == BlockType::kQ2_K) held &= std::isfinite(F16At(blocks + law.bytes - 4));
   }
   return held;
 }
@@ -449,10 +435,6 @@ bool DecodeRow(const BlockView& view, int64_t row, uint8_t* words, uint8_t* scal
   const BlockLaw& law = LawOf(view.type);
   const auto* blocks = reinterpret_cast<const uint8_t*>(view.data) + row * view.row_bytes();
   switch (view.type) {
-    case BlockType::kQ2_K:
-    case BlockType::kQ3_K:
-    case BlockType::kQ6_K:
-      return DecodeFloatRow(law, blocks, view.cols, words);
     case BlockType::kNvfp4Words:
     case BlockType::kMxfp8Words:
     case BlockType::kFp8Blocks:

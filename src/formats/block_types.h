@@ -10,9 +10,10 @@
 //                of 256          f32 scales
 //   IQ4_NL       18 B of 32      8 bit, f16 scales   w = d t, t one of 16 integers from -127 to 113: as Q8_0
 //   IQ4_XS       136 B of 256    8 bit, f32 scales   w = (d sc) t: 11 bits times 5, times 8, need 24
-//   Q6_K         210 B of 256    f32                 scales of 16 columns; an affine group has 32 at least
-//   Q3_K         110 B of 256    f32                 the same
-//   Q2_K         84 B of 256     f32                 the same; one rounding, that of (d sc) q - (dmin m)
+//   Q6_K         210 B of 256    6 bit, f32 scales   w = (d sc) (q - 32), in groups of 16: 11 bits times 7, times 6
+//                                                    for the bias and the value, need 24
+//   Q3_K         110 B of 256    3 bit, f32 scales   w = (d sc) (q - 4), in groups of 16
+//   Q2_K         84 B of 256     2 bit, f32 scales   w = (d sc) q - (dmin m), in groups of 16: 15 bits
 //   MXFP4        17 B of 32      5 bit, bf16 scales  twice an e2m1 value is one of -12 .. 12; the scale is a
 //                                                    power of two
 //

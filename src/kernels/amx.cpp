@@ -81,7 +81,10 @@ class CpuTiles {
 constexpr int64_t kRowsMin = 6;
 
 void matmul_affine(const MatmulAffineArgs& args) {
-  if (args.x.rows < kRowsMin) return AmxVectorKernels().matmul_affine(args);
+  // Two groups of 16 columns would be two products of a quarter of a tile each, and the vector operations that scale them,
+  // which are the bound, would be as many as without tiles.
+  if (args.x.rows < kRowsMin || args.w.format.group == kHalfPanelGroup)
+    return AmxVectorKernels().matmul_affine(args);
   CpuTiles tiles;
   MultiplyOnTiles(tiles, args);
 }

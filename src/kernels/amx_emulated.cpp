@@ -98,6 +98,7 @@ class EmulatedTiles {
 }  // namespace
 
 void MatmulOnEmulatedTiles(const MatmulAffineArgs& args) {
+  if (args.w.format.group == kHalfPanelGroup) return Avx512Kernels().matmul_affine(args);  // As amx.cpp does.
   EmulatedTiles tiles;
   MultiplyOnTiles(tiles, args);
 }

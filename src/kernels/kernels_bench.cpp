@@ -16,9 +16,9 @@ namespace {
 constexpr int64_t kCols = 2048;
 
 /// So many matrices that no cache holds them, because decode reads every weight once per token.
-std::vector<PackedMatrix> Weights(int bits, int64_t rows, int64_t total_bytes) {
+std::vector<PackedMatrix> Weights(const PackedFormat& format, int64_t rows, int64_t total_bytes) {
   RandomStream random(1);
-  const AffineSource source = RandomAffine(random, rows, kCols, bits, 64, DType::kBF16);
+  const AffineSource source = RandomAffine(random, rows, kCols, format.bits, format.group, format.dtype);
   std::vector<PackedMatrix> weights;
   int64_t bytes = 0;
   while (weights.empty() || bytes < total_bytes) {
@@ -28,14 +28,14 @@ std::vector<PackedMatrix> Weights(int bits, int64_t rows, int64_t total_bytes) {
   return weights;
 }
 
-void MatmulAffine(benchmark::State& state, Isa isa, int bits, int64_t tokens) {
+void MatmulAffine(benchmark::State& state, Isa isa, const PackedFormat& format, int64_t tokens) {
   const Kernels& kernels = SelectKernels(isa);
   RandomStream random(2);
   const int64_t rows = 6144;
   // Weights come from memory if reading may be the bound: an expert gets one to three rows in a step of a few
   // sequences.
-  const std::vector<PackedMatrix> weights = Weights(bits, rows, tokens <= 3 ? int64_t{1} << 30 : 0);
-  const QuantizedStorage x = Quantize(kernels, RandomFloats(random, tokens * kCols), kCols, 64);
+  const std::vector<PackedMatrix> weights = Weights(format, rows, tokens <= 3 ? int64_t{1} << 30 : 0);
+  const QuantizedStorage x = Quantize(kernels, RandomFloats(random, tokens * kCols), kCols, format.group);
   std::vector<float> y(static_cast<size_t>(tokens * rows));
   size_t next = 0;
   for (auto _ : state) {
@@ -297,8 +297,16 @@ void RegisterAll() {
       for (const int64_t tokens : {1, 2, 3, 4, 16, 64, 512}) {
         benchmark::RegisterBenchmark(
             (name + "/affine" + std::to_string(bits) + "/" + std::to_string(tokens)).c_str(),
-            [=](benchmark::State& s) { MatmulAffine(s, isa, bits, tokens); });
+            [=](benchmark::State& s) {
+              MatmulAffine(s, isa, {.dtype = DType::kBF16, .bits = bits, .group = 64}, tokens);
+            });
       }
+    }
+    for (const int64_t tokens : {1, 2, 4, 16, 128}) {
+      benchmark::RegisterBenchmark(
+          (name + "/q6_k/" + std::to_string(tokens)).c_str(), [=](benchmark::State& s) {
+            MatmulAffine(s, isa, {.dtype = DType::kF32, .bits = 6, .group = 16}, tokens);
+          });
     }
     for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
       const std::string type = name + "/" + std::string(DTypeName(dtype)) + "/";

@@ -43,7 +43,7 @@ void ExpectSameQuantized(const Pair& pair, const std::vector<float>& x, int64_t 
 
 void Case_quantize_rows(const Pair& pair) {
   RandomStream random(1);
-  for (const int group : {32, 64, 128}) {
+  for (const int group : {16, 32, 64, 128}) {
     for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
       ExpectSameQuantized(pair, RandomFloats(random, 7 * 5 * group, kind), 5 * group, group);
     }
@@ -112,20 +112,25 @@ void CheckAffine(const Pair& pair, const AffineCase& c) {
 
 void Case_matmul_affine(const Pair& pair) {
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
-    for (const int group : {32, 64, 128}) {
+    for (const int group : {16, 32, 64, 128}) {
+      if (!IsAffineForm(bits, group)) continue;
+      const int64_t span = AffineSpan(group);
       for (const DType dtype : kFloatTypes) {
-        CheckAffine(pair, {3, 37, 5 * group, bits, group, dtype, Values::kEdge});
-        CheckAffine(pair, {21, 49, 11 * group, bits, group, dtype, Values::kEdge});
+        CheckAffine(pair, {3, 37, 5 * span, bits, group, dtype, Values::kEdge});
+        CheckAffine(pair, {21, 49, 11 * span, bits, group, dtype, Values::kEdge});
       }
     }
     for (int64_t tokens = 1; tokens <= 40; ++tokens) {
       CheckAffine(pair, {tokens, 17, 128, bits, 64, DType::kBF16, Values::kOrdinary});
+      if (IsAffineForm(bits, 16))
+        CheckAffine(pair, {tokens, 49, 128, bits, 16, DType::kF32, Values::kOrdinary});
     }
     CheckAffine(pair, {1, 1, 64, bits, 64, DType::kF16, Values::kOrdinary});
     CheckAffine(pair, {2, 208, 2048, bits, 64, DType::kBF16, Values::kOrdinary});
   }
   // More rows than one pass takes.
   CheckAffine(pair, {300, 33, 4096, 4, 64, DType::kBF16, Values::kOrdinary});
+  CheckAffine(pair, {300, 33, 4096, 6, 16, DType::kF32, Values::kOrdinary});
 }
 
 // The largest sums: all codes and activations at their extremes, so that a saturating instruction would
@@ -191,10 +196,13 @@ void Case_matmul_float(const Pair& pair) {
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
     for (const int64_t tokens : {1, 5, 8, 9}) {
       for (const int64_t cols : {192, 256, 832}) {
-        const AffineSource source = RandomAffine(random, 35, cols, bits, 64, DType::kBF16);
-        const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
-        const std::vector<float> x = RandomFloats(random, tokens * cols, Values::kEdge);
-        ExpectSameProduct(pair, MatmulFloatArgs{.x = ConstView(x, cols), .w = w.view()}, tokens, run);
+        for (const int group : {16, 64}) {
+          if (!IsAffineForm(bits, group)) continue;
+          const AffineSource source = RandomAffine(random, 35, cols, bits, group, DType::kBF16);
+          const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
+          const std::vector<float> x = RandomFloats(random, tokens * cols, Values::kEdge);
+          ExpectSameProduct(pair, MatmulFloatArgs{.x = ConstView(x, cols), .w = w.view()}, tokens, run);
+        }
       }
     }
   }

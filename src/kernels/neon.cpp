@@ -19,16 +19,17 @@ namespace {
 // masks 3.
 constexpr int kAffineTokens = 2;
 
-/// dots[0][t] += the products of a panel's codes with x[t][0, 32).
-template <int kBits, int kTiles, int kTokens>
+/// dots[0][t] += the products of a panel's codes with x[t][0, 32), or of its kCount 4-column blocks from kFrom on.
+template <int kBits, int kTiles, int kTokens, int kFrom = 0, int kCount = 8>
 inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
-  static_assert(kTiles == 1);
+  static_assert(kTiles == 1 && (kBits < 8 || kCount == 8));  // AddOffset is of whole panels.
   // How many 4-column blocks can be added in 16 bits: a product is at most 127 * the largest code.
   constexpr int kLargest = 127 * LargestSigned(kBits);
-  constexpr int kBlocks = 8 * kLargest <= INT16_MAX ? 8 : 4 * kLargest <= INT16_MAX ? 4 : 2;
+  constexpr int kFit = 8 * kLargest <= INT16_MAX ? 8 : 4 * kLargest <= INT16_MAX ? 4 : 2;
+  constexpr int kBlocks = kFit < kCount ? kFit : kCount;
   static_assert(kBlocks * kLargest <= INT16_MAX);
 #pragma GCC unroll 16
-  for (int first = 0; first < 8; first += kBlocks) {
+  for (int first = kFrom; first < kFrom + kCount; first += kBlocks) {
     // [token][register of four rows][its first or last two rows]: sums by column.
     int16x8_t sums[kTokens][4][2];
 #pragma GCC unroll 16

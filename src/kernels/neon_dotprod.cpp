@@ -33,10 +33,10 @@ inline int32x4_t DotLane(int32x4_t sums, int8x16_t codes, int8x16_t x, int lane)
   }
 }
 
-/// dots[0][t] += the products of a panel's codes with x[t][0, 32).
-template <int kBits, int kTiles, int kTokens>
+/// dots[0][t] += the products of a panel's codes with x[t][0, 32), or of its kBlocks 4-column blocks from kFirst on.
+template <int kBits, int kTiles, int kTokens, int kFirst = 0, int kBlocks = 8>
 inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
-  static_assert(kTiles == 1);
+  static_assert(kTiles == 1 && (kBits < 8 || kBlocks == 8));  // AddOffset is of whole panels.
   int8x16_t columns[kTokens][2];
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
@@ -45,7 +45,7 @@ inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntL
     AddOffset<kBits>(x[t], dots[0][t]);
   }
 #pragma GCC unroll 16
-  for (int block = 0; block < 8; ++block) {
+  for (int block = kFirst; block < kFirst + kBlocks; ++block) {
     const Codes codes = UnpackBlock<kBits>(panels[0], block);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {

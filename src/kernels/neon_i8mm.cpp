@@ -36,12 +36,12 @@ inline uint8x16_t InterleaveHigh(uint8x16_t a, uint8x16_t b) {
   return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
 }
 
-/// sums += the products of half of a panel's rows with x[t][0, 32). Two 4-column blocks, interleaved, give
-/// registers of eight columns of two rows.
-template <int kBits, int kHalf>
+/// sums += the products of half of a panel's rows with x[t][0, 32), or of its kBlocks 4-column blocks from kFirst on. Two
+/// blocks, interleaved, give registers of eight columns of two rows.
+template <int kBits, int kHalf, int kFirst = 0, int kBlocks = 8>
 inline void DotHalfPanel(const uint8_t* panel, const int8_t* const* x, HalfSums& sums) {
 #pragma GCC unroll 4
-  for (int block = 0; block < 8; block += 2) {
+  for (int block = kFirst; block < kFirst + kBlocks; block += 2) {
     const Codes low = UnpackBlock<kBits>(panel, block);
     const Codes high = UnpackBlock<kBits>(panel, block + 1);
     uint8x16_t weights[kHalfPairs];
@@ -67,11 +67,11 @@ struct Group {
   Lanes bias;
 };
 
-/// acc[t] += the products of half of a group's rows with rows t of x. The scales (and sums) of one row are
-/// `groups` after those of the row before.
-template <int kBits, int kHalf>
-inline void AddHalfGroup(const Group& group, int64_t panels, const int8_t* const* x, const float* scales,
-                         const float* sums, int64_t groups, Lanes* acc) {
+/// acc[t] += the products of half of a group's rows with rows t of x. A group is `panels` panels, or kBlocks 4-column blocks
+/// of one from kFirst on.
+template <int kBits, int kHalf, int kFirst = 0, int kBlocks = 8>
+inline void AddHalfGroup(const Group& group, int64_t panels, const int8_t* const* x,
+                         const RowScales& x_scales, Lanes* acc) {
   HalfSums dots;
 #pragma GCC unroll 4
   for (auto& pair : dots) {
@@ -82,23 +82,23 @@ inline void AddHalfGroup(const Group& group, int64_t panels, const int8_t* const
 #pragma GCC unroll 8
   for (int t = 0; t < kRowsTogether; ++t) columns[t] = x[t];
   for (int64_t s = 0; s < panels; ++s) {
-    DotHalfPanel<kBits, kHalf>(group.codes + s * kBits * 64, columns, dots);
+    DotHalfPanel<kBits, kHalf, kFirst, kBlocks>(group.codes + s * kBits * 64, columns, dots);
 #pragma GCC unroll 8
     for (int t = 0; t < kRowsTogether; ++t) columns[t] += kPanelCols;
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kRowsTogether; ++t) {
-    const float x_scale = scales[t * groups];
-    const float x_sum = sums[t * groups];
+    const float x_scale = x_scales.scales[t * x_scales.stride];
+    const float x_sum = x_scales.sums[t * x_scales.stride];
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
       const int32x4_t a = dots[t / 2][2 * i];
       const int32x4_t b = dots[t / 2][2 * i + 1];
       const float32x4_t dot = vcvtq_f32_s32(t % 2 == 0 ? vuzp1q_s32(a, b) : vuzp2q_s32(a, b));
-      constexpr int kFirst = 2 * kHalf;
-      float32x4_t& sum = acc[t].v[kFirst + i];
-      sum = vfmaq_f32(sum, dot, vmulq_f32(group.scale.v[kFirst + i], vdupq_n_f32(x_scale)));
-      sum = vfmaq_f32(sum, group.bias.v[kFirst + i], vdupq_n_f32(x_sum));
+      constexpr int kRows = 2 * kHalf;
+      float32x4_t& sum = acc[t].v[kRows + i];
+      sum = vfmaq_f32(sum, dot, vmulq_f32(group.scale.v[kRows + i], vdupq_n_f32(x_scale)));
+      sum = vfmaq_f32(sum, group.bias.v[kRows + i], vdupq_n_f32(x_sum));
     }
   }
 }
@@ -107,29 +107,41 @@ inline void AddHalfGroup(const Group& group, int64_t panels, const int8_t* const
 // columns (sdot takes 256). Beside them, 64 instructions unpack and interleave 4-bit codes, 64 load columns,
 // and 24 per group and row rescale. The float sums wait in the first-level cache while integer sums occupy
 // the registers.
-template <int kBits>
+template <int kBits, int kTogether>
 inline void AffineBlock(const MatmulAffineArgs& args, int64_t tile, int64_t first) {
   const PackedView& w = args.w;
   const int64_t groups = w.cols / w.format.group;
-  const int64_t panels = w.format.group / kPanelCols;
+  const int64_t panels = AffineSpan(w.format.group) / kPanelCols;
   const int64_t scale_bytes = ScaleBytes(w.format);
   const uint8_t* record = w.data + tile * w.tile_bytes;
-  const float* scales = args.x.scales + first * groups;
-  const float* sums = args.x.sums + first * groups;
+  const RowScales x_scales{args.x.scales + first * groups, args.x.sums + first * groups, groups};
   const int8_t* x[kRowsTogether];
   Lanes acc[kRowsTogether];
   for (int t = 0; t < kRowsTogether; ++t) {
     x[t] = args.x.codes + (first + t) * w.cols;
     acc[t] = Zero();
   }
-  for (int64_t g = 0; g < groups; ++g) {
-    const uint8_t* codes_end = record + panels * kBits * 64;
-    const Group group{record, LoadElements(codes_end, w.format.dtype, 0),
-                      LoadElements(codes_end + scale_bytes, w.format.dtype, 0)};
-    AddHalfGroup<kBits, 0>(group, panels, x, scales + g, sums + g, groups, acc);
-    AddHalfGroup<kBits, 1>(group, panels, x, scales + g, sums + g, groups, acc);
-    for (const int8_t*& columns : x) columns += w.format.group;
-    record = codes_end + 2 * scale_bytes;
+  for (int64_t g = 0; g < groups; g += kTogether) {
+    const uint8_t* at = record + panels * kBits * 64;
+    const auto next_group = [&] {
+      const Group group{record, LoadElements(at, w.format.dtype, 0),
+                        LoadElements(at + scale_bytes, w.format.dtype, 0)};
+      at += 2 * scale_bytes;
+      return group;
+    };
+    const Group group = next_group();
+    if constexpr (kTogether == 2) {
+      AddHalfGroup<kBits, 0, 0, 4>(group, 1, x, x_scales.at(g), acc);
+      AddHalfGroup<kBits, 1, 0, 4>(group, 1, x, x_scales.at(g), acc);
+      const Group second = next_group();
+      AddHalfGroup<kBits, 0, 4, 4>(second, 1, x, x_scales.at(g + 1), acc);
+      AddHalfGroup<kBits, 1, 4, 4>(second, 1, x, x_scales.at(g + 1), acc);
+    } else {
+      AddHalfGroup<kBits, 0>(group, panels, x, x_scales.at(g), acc);
+      AddHalfGroup<kBits, 1>(group, panels, x, x_scales.at(g), acc);
+    }
+    for (const int8_t*& columns : x) columns += AffineSpan(w.format.group);
+    record = at;
   }
   for (int t = 0; t < kRowsTogether; ++t) {
     StoreTileRow(w, tile, acc[t], args.y.data + (first + t) * args.y.stride);
@@ -137,13 +149,13 @@ inline void AffineBlock(const MatmulAffineArgs& args, int64_t tile, int64_t firs
 }
 
 // Multiplies all rows, eight at a time; their number is a multiple of eight.
-template <int kBits>
+template <int kBits, int kTogether = 1>
 void AffineTiles(const MatmulAffineArgs& args) {
   const int64_t pass = MaxOf(kCachedRowBytes / args.w.cols / kRowsTogether, 1) * kRowsTogether;
   for (int64_t begin = 0; begin < args.x.rows; begin += pass) {
     const int64_t end = MinOf(begin + pass, args.x.rows);
     for (int64_t tile = args.tiles.begin; tile < args.tiles.end; ++tile) {
-      for (int64_t t = begin; t < end; t += kRowsTogether) AffineBlock<kBits>(args, tile, t);
+      for (int64_t t = begin; t < end; t += kRowsTogether) AffineBlock<kBits, kTogether>(args, tile, t);
     }
   }
 }
@@ -159,6 +171,16 @@ void matmul_affine(const MatmulAffineArgs& args) {
   if (eights == 0) return;
   rows.x = args.x.rows_between({0, eights});
   rows.y.data = args.y.data;
+  if (args.w.format.group == kHalfPanelGroup) {
+    switch (args.w.format.bits) {
+      case 2:
+        return AffineTiles<2, 2>(rows);
+      case 3:
+        return AffineTiles<3, 2>(rows);
+      default:
+        return AffineTiles<6, 2>(rows);
+    }
+  }
   switch (args.w.format.bits) {
     case 2:
       return AffineTiles<2>(rows);

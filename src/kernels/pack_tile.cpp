@@ -146,7 +146,8 @@ template <int kBits, int64_t kScaleSize>
 void PackTile(const AffineView& source, int64_t first_row, uint8_t* record) {
   const int64_t row_bytes = source.words_per_row() * 4;
   const int64_t groups = source.groups_per_row();
-  const int64_t panels = source.group / kPanelCols;
+  const int64_t panels = AffineSpan(source.group) / kPanelCols;
+  const int64_t together = AffineSpan(source.group) / source.group;  // Groups of a record.
   const auto* words = static_cast<const uint8_t*>(source.words) + first_row * row_bytes;
   const auto* scales = static_cast<const uint8_t*>(source.scales) + first_row * groups * kScaleSize;
   const auto* biases = static_cast<const uint8_t*>(source.biases) + first_row * groups * kScaleSize;
@@ -155,10 +156,10 @@ void PackTile(const AffineView& source, int64_t first_row, uint8_t* record) {
   const bool is_last = first_row + 2 * kTileRows > source.rows;
   const uint8_t* ahead = is_last ? words : words + kTileRows * row_bytes;
   constexpr int64_t kChunk = kTileRows * 4 * kBits;
-  for (int64_t group = 0; group < groups; ++group) {
-    for (int64_t panel = 0; panel < panels; ++panel, ahead += kChunk) {
+  int64_t offset = 0;
+  for (int64_t first = 0; first < groups; first += together) {
+    for (int64_t panel = 0; panel < panels; ++panel, ahead += kChunk, offset += 4 * kBits) {
       for (int64_t at = 0; at < kChunk; at += kCacheLine) __builtin_prefetch(ahead + at);
-      const int64_t offset = (group * panels + panel) * 4 * kBits;
       for (int lane = 0; lane < kTileRows; lane += kLanes) {
         const uint8_t* const rows = words + lane * row_bytes;
         const uint8_t* const streams[kLanes] = {rows, rows + row_bytes, rows + 2 * row_bytes,
@@ -167,9 +168,11 @@ void PackTile(const AffineView& source, int64_t first_row, uint8_t* record) {
       }
       record += kBits * kRegisterBytes;
     }
-    PackColumn<kScaleSize>(scales, groups * kScaleSize, group, record);
-    PackColumn<kScaleSize>(biases, groups * kScaleSize, group, record + kTileRows * kScaleSize);
-    record += 2 * kTileRows * kScaleSize;
+    for (int64_t group = first; group < first + together; ++group) {
+      PackColumn<kScaleSize>(scales, groups * kScaleSize, group, record);
+      PackColumn<kScaleSize>(biases, groups * kScaleSize, group, record + kTileRows * kScaleSize);
+      record += 2 * kTileRows * kScaleSize;
+    }
   }
 }
 

@@ -16,22 +16,27 @@ static_assert(std::endian::native == std::endian::little);
 constexpr int64_t kBlocksPerPanel = kPanelCols / 4;
 constexpr int64_t kRegisterBytes = 64;
 
-/// Sizes in the record of 16 rows and one group.
+/// Sizes in the record of 16 rows and one group, or two groups of 16 columns.
 struct RecordLayout {
+  int64_t panels = 0;
+  int64_t groups = 0;
   int64_t code_bytes = 0;
   int64_t scale_bytes = 0;  ///< Of 16 scales; the 16 biases take as many.
-  int64_t bytes() const { return code_bytes + 2 * scale_bytes; }
+  int64_t bytes() const { return code_bytes + groups * 2 * scale_bytes; }
 };
 
 RecordLayout LayoutOf(const PackedFormat& format) {
-  return {.code_bytes = format.bits * kRegisterBytes * (format.group / kPanelCols),
+  const int64_t span = AffineSpan(format.group);
+  return {.panels = span / kPanelCols,
+          .groups = span / format.group,
+          .code_bytes = format.bits * kRegisterBytes * (span / kPanelCols),
           .scale_bytes = kTileRows * DTypeBytes(format.dtype)};
 }
 
 void CheckFormat(const PackedFormat& format, int64_t cols) {
   SHOAL_CHECK(IsFloatWeight(format.dtype));
   if (format.affine()) {
-    SHOAL_CHECK(IsAffineBits(format.bits) && IsAffineGroup(format.group) && cols % format.group == 0);
+    SHOAL_CHECK(IsAffineForm(format.bits, format.group) && cols % AffineSpan(format.group) == 0);
   } else {
     SHOAL_CHECK_EQ(format.group, 0);
   }
@@ -39,7 +44,7 @@ void CheckFormat(const PackedFormat& format, int64_t cols) {
 
 int64_t TileBytes(const PackedFormat& format, int64_t cols) {
   if (!format.affine()) return cols * kTileRows * DTypeBytes(format.dtype);
-  return cols / format.group * LayoutOf(format).bytes();
+  return cols / AffineSpan(format.group) * LayoutOf(format).bytes();
 }
 
 uint32_t LoadWord(const uint8_t* at) {
@@ -153,17 +158,20 @@ void StoreAffineRow(const AffineView& source, int64_t source_row, int lane, uint
   const int64_t first_scale = source_row * source.groups_per_row();
   const auto* scales = static_cast<const uint8_t*>(source.scales) + first_scale * scale_size;
   const auto* biases = static_cast<const uint8_t*>(source.biases) + first_scale * scale_size;
-  for (int64_t group = 0; group < source.groups_per_row(); ++group) {
-    for (int64_t panel = 0; panel < source.group / kPanelCols; ++panel) {
+  for (int64_t first = 0; first < source.groups_per_row(); first += layout.groups) {
+    for (int64_t panel = 0; panel < layout.panels; ++panel) {
       uint32_t blocks[kBlocksPerPanel];
       UnpackStream(stream, source.bits, blocks);
       StorePanel(blocks, source.bits, lane, record + panel * source.bits * kRegisterBytes);
       stream += 4 * source.bits;
     }
     uint8_t* scale_lane = record + layout.code_bytes + lane * scale_size;
-    std::memcpy(scale_lane, scales + group * scale_size, static_cast<size_t>(scale_size));
-    std::memcpy(scale_lane + layout.scale_bytes, biases + group * scale_size,
-                static_cast<size_t>(scale_size));
+    for (int64_t group = first; group < first + layout.groups;
+         ++group, scale_lane += 2 * layout.scale_bytes) {
+      std::memcpy(scale_lane, scales + group * scale_size, static_cast<size_t>(scale_size));
+      std::memcpy(scale_lane + layout.scale_bytes, biases + group * scale_size,
+                  static_cast<size_t>(scale_size));
+    }
     record += layout.bytes();
   }
 }
@@ -271,14 +279,15 @@ void PackedMatrix::unpack_row(int64_t row, float* out) const {
     return;
   }
   const RecordLayout layout = LayoutOf(format_);
-  for (int64_t group = 0; group < cols_ / format_.group; ++group) {
-    const uint8_t* record = tile + group * layout.bytes();
-    const float scale = LoadFloatWeight(record + layout.code_bytes, format_.dtype, lane);
-    const float bias = LoadFloatWeight(record + layout.code_bytes + layout.scale_bytes, format_.dtype, lane);
-    for (int64_t panel = 0; panel < format_.group / kPanelCols; ++panel) {
+  for (const uint8_t* record = tile; record < tile + tile_bytes_; record += layout.bytes()) {
+    for (int64_t panel = 0; panel < layout.panels; ++panel) {
       uint32_t blocks[kBlocksPerPanel];
       LoadPanel(record + panel * format_.bits * kRegisterBytes, format_.bits, lane, blocks);
       for (int64_t col = 0; col < kPanelCols; ++col) {
+        const uint8_t* scales =
+            record + layout.code_bytes + (panel * kPanelCols + col) / format_.group * 2 * layout.scale_bytes;
+        const float scale = LoadFloatWeight(scales, format_.dtype, lane);
+        const float bias = LoadFloatWeight(scales + layout.scale_bytes, format_.dtype, lane);
         const uint32_t code = (blocks[col / 4] >> (8 * (col % 4))) & 0xffu;
         const float product = scale * static_cast<float>(code);
         *out++ = product + bias;

@@ -4,7 +4,8 @@
 // A matrix is ceil(rows / 16) tiles, one after another; rows beyond `rows` are zero. A tile holds, for
 // ascending k:
 //   float weights    [cols][16] elements of f32, f16 or bf16.
-//   affine weights   one record per group of columns: codes, 16 scales, 16 biases (f16, bf16 or f32).
+//   affine weights   one record per group of columns: codes, 16 scales, 16 biases (f16, bf16 or f32). Two groups of 16
+//                    columns are one record: codes, scales and biases of the first group, those of the second.
 //
 // Codes are stored in panels of 32 columns, bits * 64 bytes each. A panel is eight 4-column blocks. A block
 // has 4 columns of all 16 rows: its code (row, column) is byte 4 * row + column of a 64-byte register. That
@@ -38,6 +39,8 @@ namespace shoal {
 inline constexpr int64_t kTileRows = 16;
 /// Columns of a panel, the unit in which affine codes are stored.
 inline constexpr int64_t kPanelCols = 32;
+/// Columns of a group that is half of a panel.
+inline constexpr int kHalfPanelGroup = 16;
 
 /// The format of the elements.
 struct PackedFormat {
@@ -71,7 +74,7 @@ class PackedMatrix {
   PackedMatrix() = default;
 
   /// A matrix of zeros. The calls below fill its rows, each row once; calls for different rows may run in
-  /// parallel. cols is a multiple of format.group. Returns ResourceExhausted.
+  /// parallel. cols is a multiple of AffineSpan(format.group). Returns ResourceExhausted.
   static absl::StatusOr<PackedMatrix> Allocate(PackedFormat format, int64_t rows, int64_t cols);
   /// The matrix whose PackedBytes lie at `memory`, aligned to 64 bytes: zeros to be filled, or a matrix that
   /// was packed before.

@@ -30,11 +30,13 @@ std::vector<float> AffineRow(const AffineView& view, int64_t row) {
 void PackRowByDefinition(const AffineView& source, int64_t from, int64_t to, std::vector<uint8_t>& packed) {
   const int64_t lane = to % 16;
   const int64_t scale_size = DTypeBytes(source.scale_dtype);
-  const int64_t code_bytes = source.bits * 2 * source.group;
-  const int64_t record_bytes = code_bytes + 32 * scale_size;
-  uint8_t* tile = packed.data() + to / 16 * source.groups_per_row() * record_bytes;
+  const int64_t span = source.group == 16 ? 32 : source.group;
+  const int64_t together = span / source.group;
+  const int64_t code_bytes = source.bits * 2 * span;
+  const int64_t record_bytes = code_bytes + together * 32 * scale_size;
+  uint8_t* tile = packed.data() + to / 16 * (source.cols / span) * record_bytes;
   for (int64_t col = 0; col < source.cols; ++col) {
-    uint8_t* panel = tile + col / source.group * record_bytes + col % source.group / 32 * source.bits * 64;
+    uint8_t* panel = tile + col / span * record_bytes + col % span / 32 * source.bits * 64;
     const int64_t block = col % 32 / 4;
     int shift = 0;
     for (const int width : {8, 4, 2, 1}) {
@@ -49,7 +51,8 @@ void PackRowByDefinition(const AffineView& source, int64_t from, int64_t to, std
   }
   for (int64_t group = 0; group < source.groups_per_row(); ++group) {
     const int64_t index = (from * source.groups_per_row() + group) * scale_size;
-    uint8_t* scales = tile + group * record_bytes + code_bytes + lane * scale_size;
+    uint8_t* scales = tile + group / together * record_bytes + code_bytes +
+                      group % together * 32 * scale_size + lane * scale_size;
     std::memcpy(scales, static_cast<const uint8_t*>(source.scales) + index, scale_size);
     std::memcpy(scales + 16 * scale_size, static_cast<const uint8_t*>(source.biases) + index, scale_size);
   }
@@ -64,10 +67,11 @@ template <typename Test>
 void ForEachAffineFormat(uint64_t seed, int64_t rows, Test test) {
   RandomStream random(seed);
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
-    for (const int group : {32, 64, 128}) {
+    for (const int group : {16, 32, 64, 128}) {
+      if (!IsAffineForm(bits, group)) continue;
       for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
         const std::string name = fmt::format("{} bits, group {}, {}", bits, group, DTypeName(dtype));
-        test(name, RandomAffine(random, rows, 3 * group, bits, group, dtype));
+        test(name, RandomAffine(random, rows, 3 * AffineSpan(group), bits, group, dtype));
       }
     }
   }
@@ -123,9 +127,10 @@ TEST(Packed, FloatTilesHaveTheBytesOfTheDefinition) {
 TEST(Packed, UnpackRestoresEveryAffineValue) {
   RandomStream random(1);
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
-    for (const int group : {32, 64, 128}) {
+    for (const int group : {16, 32, 64, 128}) {
+      if (!IsAffineForm(bits, group)) continue;
       for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-        const AffineSource source = RandomAffine(random, 37, 5 * group, bits, group, dtype);
+        const AffineSource source = RandomAffine(random, 37, 5 * AffineSpan(group), bits, group, dtype);
         const PackedMatrix matrix = *PackedMatrix::PackAffine(source.view);
         for (int64_t row = 0; row < 37; ++row) {
           ASSERT_EQ(Bits(Unpacked(matrix, row)), Bits(AffineRow(source.view, row)))

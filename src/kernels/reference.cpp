@@ -143,25 +143,30 @@ int CodeInPanel(const uint8_t* panel, int bits, int lane, int col) {
   }
 }
 
-// One row (lane) of one record: its codes, scale and bias.
-struct Record {
-  const uint8_t* data;
+// One row (lane) of one group: its codes, scale and bias.
+struct WeightGroup {
+  const uint8_t* record;  // In which the group is the only one, or one of two of 16 columns.
+  int64_t index;          // In its record.
   const PackedFormat& format;
   int lane;
 
   int code(int col) const {
-    return CodeInPanel(data + col / 32 * format.bits * 64, format.bits, lane, col % 32);
+    const int at = static_cast<int>(index) * format.group + col;
+    return CodeInPanel(record + at / 32 * format.bits * 64, format.bits, lane, at % 32);
   }
-  int64_t code_bytes() const { return format.bits * 64 * (format.group / 32); }
+  int64_t code_bytes() const { return format.bits * 64 * (AffineSpan(format.group) / 32); }
   int64_t scale_bytes() const { return kLanes * (format.dtype == DType::kF32 ? 4 : 2); }
-  float scale() const { return LoadElement(data + code_bytes(), format.dtype, lane); }
-  float bias() const { return LoadElement(data + code_bytes() + scale_bytes(), format.dtype, lane); }
+  const uint8_t* scales() const { return record + code_bytes() + index * 2 * scale_bytes(); }
+  float scale() const { return LoadElement(scales(), format.dtype, lane); }
+  float bias() const { return LoadElement(scales() + scale_bytes(), format.dtype, lane); }
 };
 
-Record RecordOf(const PackedView& w, int64_t row, int64_t group) {
-  Record record{w.data + row / kLanes * w.tile_bytes, w.format, static_cast<int>(row % kLanes)};
-  record.data += group * (record.code_bytes() + 2 * record.scale_bytes());
-  return record;
+WeightGroup GroupOf(const PackedView& w, int64_t row, int64_t index) {
+  const int64_t together = AffineSpan(w.format.group) / w.format.group;
+  WeightGroup group{w.data + row / kLanes * w.tile_bytes, index % together, w.format,
+                    static_cast<int>(row % kLanes)};
+  group.record += index / together * (group.code_bytes() + together * 2 * group.scale_bytes());
+  return group;
 }
 
 int64_t EndRow(const PackedView& w, Range tiles) {
@@ -175,13 +180,13 @@ void matmul_affine(const MatmulAffineArgs& args) {
     for (int64_t n = args.tiles.begin * kTileRows; n < EndRow(args.w, args.tiles); ++n) {
       float acc = 0.0f;
       for (int64_t g = 0; g < groups; ++g) {
-        const Record record = RecordOf(args.w, n, g);
+        const WeightGroup weights = GroupOf(args.w, n, g);
         const int8_t* codes = args.x.codes + t * args.x.cols + g * group;
         int32_t dot = 0;
-        for (int k = 0; k < group; ++k) dot += record.code(k) * codes[k];
-        const float p = record.scale() * args.x.scales[t * groups + g];
+        for (int k = 0; k < group; ++k) dot += weights.code(k) * codes[k];
+        const float p = weights.scale() * args.x.scales[t * groups + g];
         acc = Fma(static_cast<float>(dot), p, acc);
-        acc = Fma(record.bias(), args.x.sums[t * groups + g], acc);
+        acc = Fma(weights.bias(), args.x.sums[t * groups + g], acc);
       }
       args.y.data[t * args.y.stride + n] = acc;
     }
@@ -192,10 +197,10 @@ float WeightAt(const PackedView& w, int64_t row, int64_t col) {
   if (w.format.bits == 0) {
     return LoadElement(w.data + row / kLanes * w.tile_bytes, w.format.dtype, col * kLanes + row % kLanes);
   }
-  const Record record = RecordOf(w, row, col / w.format.group);
+  const WeightGroup group = GroupOf(w, row, col / w.format.group);
   const float product =
-      record.scale() * static_cast<float>(record.code(static_cast<int>(col % w.format.group)));
-  return product + record.bias();
+      group.scale() * static_cast<float>(group.code(static_cast<int>(col % w.format.group)));
+  return product + group.bias();
 }
 
 // The sum of a block: row n of w times x over columns [cols.begin, cols.end).

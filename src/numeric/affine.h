@@ -14,14 +14,21 @@ namespace shoal {
 constexpr bool IsAffineBits(int64_t bits) {
   return bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8;
 }
-/// Group sizes (columns that share one scale and one bias) that MLX supports.
-constexpr bool IsAffineGroup(int64_t group) { return group == 32 || group == 64 || group == 128; }
+/// Group sizes (columns that share one scale and one bias): MLX's, and 16, which are GGUF's.
+constexpr bool IsMlxGroup(int64_t group) { return group == 32 || group == 64 || group == 128; }
+constexpr bool IsAffineGroup(int64_t group) { return group == 16 || IsMlxGroup(group); }
+/// Codes that there are kernels for: in groups of 16 those of Q2_K, Q3_K and Q6_K.
+constexpr bool IsAffineForm(int64_t bits, int64_t group) {
+  return IsAffineBits(bits) && (IsMlxGroup(group) || (group == 16 && (bits == 2 || bits == 3 || bits == 6)));
+}
+/// Columns that codes come in: a group, or two groups of 16.
+constexpr int64_t AffineSpan(int64_t group) { return group < 32 ? 32 : group; }
 
 /// A view of a quantized matrix w[n, k] = scale[n, k / group] * code[n, k] + bias[n, k / group].
 ///   words           u32 [rows, cols * bits / 32]: a row is one little-endian bit stream, with code k at
 ///                   bits [k * bits, (k + 1) * bits).
 ///   scales, biases  scale_dtype (f32, f16 or bf16) [rows, cols / group].
-/// cols is a multiple of group, so every row ends on a whole word.
+/// cols is a multiple of group, and of 32, so every row ends on a whole word.
 /// The pointers are void because safetensors files may be unaligned: read with memcpy.
 /// Source: mlx `mx.quantize`; python/tests/test_quantized.py for the 3-, 5- and 6-bit streams.
 struct AffineView {
@@ -38,11 +45,10 @@ struct AffineView {
   int64_t groups_per_row() const { return cols / group; }
 };
 
-/// Whether the shape is valid: supported bits and group, cols a positive multiple of group, a float scale
-/// dtype.
+/// Whether the shape is valid: supported bits and group, cols a positive multiple of its span, a float scale dtype.
 constexpr bool AffineLawHolds(const AffineView& view) {
-  return IsAffineBits(view.bits) && IsAffineGroup(view.group) && view.rows >= 0 && view.cols > 0 &&
-         view.cols % view.group == 0 && IsFloatWeight(view.scale_dtype);
+  return IsAffineForm(view.bits, view.group) && view.rows >= 0 && view.cols > 0 &&
+         view.cols % AffineSpan(view.group) == 0 && IsFloatWeight(view.scale_dtype);
 }
 
 /// Element `index` of a possibly unaligned f32, f16 or bf16 array, as f32 (exact).

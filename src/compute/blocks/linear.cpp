@@ -13,7 +13,7 @@ namespace {
 
 int GroupSlot(int group) {
   SHOAL_CHECK(IsAffineGroup(group));
-  return group == 32 ? 0 : group == 64 ? 1 : 2;
+  return group == 16 ? 0 : group == 32 ? 1 : group == 64 ? 2 : 3;
 }
 
 /// A tile's weights are read once for all its rows, which takes about as long as multiplying this many rows

@@ -87,7 +87,7 @@ class LinearInput {
   const QuantizedRows& known(int group) const;
 
  private:
-  static constexpr int kGroups = 3;  // 32, 64, 128
+  static constexpr int kGroups = 4;  // 16, 32, 64, 128
   MatView<const float> x_;
   std::array<std::optional<QuantizedRows>, kGroups> known_;
 };
