@@ -135,9 +135,10 @@ Command AddConvertCommand(Flags root) {
                                   "each node; cut off, it goes on where it was");
   app.add_option("--model", flags->model, "Model folder, or a GGUF file").required();
   app.add_option("--out", flags->out, "Folder to write").required();
-  app.add_option("--quant", flags->quant,
-                 "affine-4-g64, affine-8-g64 (2 to 8 bits, groups of 32, 64 or 128), mixed, bf16, or, with "
-                 "--shard-for, keep (default)");
+  app.add_option(
+      "--quant", flags->quant,
+      "affine-4-g64, affine-8-g64 (2 to 8 bits, groups of 32, 64 or 128), mixed, bf16, or keep: what a GGUF "
+      "has, or, with --shard-for, any model (default there)");
   app.add_option(
       "--shard-for", flags->shard_for,
       "Plan: what `shoal plan --json` prints, or a cluster file. Writes OUT/NODE/MODEL with what the "

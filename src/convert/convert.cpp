@@ -10,6 +10,8 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "convert/affine_quantize.h"
+#include "convert/job.h"
+#include "convert/keep.h"
 #include "convert/model_folder.h"
 #include "convert/shards.h"
 #include "cpu/pool.h"
@@ -30,48 +32,7 @@ constexpr AffineFormat kRouterFormat{
 constexpr AffineFormat kMixedUsual{4, 64};
 constexpr AffineFormat kMixedOuter{6, 64};  ///< Embedding and head: every token goes through them.
 
-/// A tensor of the new folder: one matrix, a stack of them, or a vector.
-struct Job {
-  std::string base;
-  std::string suffix;
-  std::string role;
-  std::vector<StoredWeight> parts;  ///< As many as the stack has; one where there is none.
-  std::vector<Nodes> needed;        ///< Of each part: by which shards.
-  bool stacked = false;
-  bool vector = false;
-  std::optional<std::vector<int64_t>> vector_shape;  ///< In which a vector is stored, where that is another.
-  float add = 0;        ///< To what is read of a vector, which is stored with another offset.
-  bool log = false;     ///< The logarithm of what is read, negated, is written (kMinusExpSuffix).
-  bool floats = false;  ///< Stays unquantized: taken apart when it is read, or a router of floats.
-  std::optional<AffineFormat> format;  ///< nullopt: `dtype`.
-  DType dtype = DType::kBF16;          ///< Of the elements, or of scales and biases.
-
-  /// base empty: the suffix alone.
-  std::string name() const { return base.empty() ? suffix : base + "." + suffix; }
-  int64_t rows() const { return parts.front().rows; }
-  int64_t cols() const { return parts.front().cols; }
-  int64_t rows_total() const { return rows() * std::ssize(parts); }
-
-  std::vector<SafetensorsWriter::Entry> entries() const {
-    const auto shape = [this](int64_t last) {
-      std::vector<int64_t> result;
-      if (stacked) result.push_back(std::ssize(parts));
-      if (!vector) result.push_back(rows());
-      result.push_back(last);
-      return result;
-    };
-    if (vector_shape) return {{name(), dtype, *vector_shape}};
-    if (!format) return {{name(), dtype, shape(cols())}};
-    const std::vector<int64_t> groups = shape(cols() / format->group);
-    return {{base + ".weight", DType::kU32, shape(cols() * format->bits / 32)},
-            {base + ".scales", dtype, groups},
-            {base + ".biases", dtype, groups}};
-  }
-  std::string format_name() const {
-    if (!format) return std::string(DTypeName(dtype));
-    return fmt::format("{}-bit groups of {}", format->bits, format->group);
-  }
-};
+using Job = ConvertJob;
 
 /// The stack in which mlx-lm looks for a weight that is stored alone; nullptr where it is in one already or
 /// has none.
@@ -129,8 +90,9 @@ WeightRef WholeOf(const WeightRef& ref, const WeightSource& from) {
 /// The tensors that a converted model has, each once.
 class Inventory {
  public:
-  Inventory(const ResolvedWeights& weights, const std::vector<ConvertShard>& shards)
-      : weights_(weights), shards_(shards) {}
+  /// keeps: values must come back to the bit.
+  Inventory(const ResolvedWeights& weights, const std::vector<ConvertShard>& shards, bool keeps)
+      : weights_(weights), shards_(shards), keeps_(keeps) {}
 
   absl::StatusOr<std::vector<Job>> collect() {
     for (const ResolvedWeight& weight : weights_.all()) RETURN_IF_ERROR(add(weight.use, weight.stored));
@@ -149,7 +111,7 @@ class Inventory {
           "parts; convert with mlx_lm.convert",
           from.name(), weights_.checkpoint().folder());
     }
-    const WeightSource& to = stack == nullptr ? PlaceInLayout(use.ref, from) : *stack;
+    const WeightSource& to = stack == nullptr ? place(use.ref, from) : *stack;
     const std::string name = to.name();
     const Nodes needed = NodesThatNeed(use, shards_);
     const auto [seen, is_new] = seen_.try_emplace({name, to.index});
@@ -173,6 +135,14 @@ class Inventory {
     job.floats = job.floats || (from.strided && &to == &from) || IsFloatRouter(use);
     Add(needed, job.needed[seen->second.second]);
     return absl::OkStatus();
+  }
+
+  /// PlaceInLayout, unless numbers would be computed on the way there.
+  const WeightSource& place(const WeightRef& ref, const WeightSource& from) const {
+    const WeightSource& to = PlaceInLayout(ref, from);
+    const bool computed =
+        to.offset != from.offset || (from.suffix == kMinusExpSuffix) != (to.suffix == kMinusExpSuffix);
+    return keeps_ && computed ? from : to;
   }
 
   bool IsFloatRouter(const WeightUse& use) const {
@@ -207,6 +177,7 @@ class Inventory {
 
   const ResolvedWeights& weights_;
   const std::vector<ConvertShard>& shards_;
+  const bool keeps_;
   std::deque<WeightRef>
       refs_;  // Stored weights point into their refs; a member of the caller, as the jobs are.
   std::map<std::pair<std::string, int64_t>, std::pair<size_t, size_t>> seen_;
@@ -387,7 +358,17 @@ class Writer {
       const int64_t count = std::min(slab, job.rows_total() - begin);
       const auto quantize = [&](Range part) -> absl::Status {
         std::vector<float> row(static_cast<size_t>(job.cols()));
+        DecodedRows decoded;
         for (int64_t i = part.begin; i < part.end; ++i) {
+          if (job.codes) {
+            const int64_t at = (begin + i) * scale_bytes;
+            RETURN_IF_ERROR(read_codes(job, begin + i, decoded));
+            const AffineView view = decoded.affine();
+            std::memcpy(words.data() + i * row_bytes, view.words, static_cast<size_t>(row_bytes));
+            std::memcpy(scales.data() + at, view.scales, static_cast<size_t>(scale_bytes));
+            std::memcpy(biases.data() + at, view.biases, static_cast<size_t>(scale_bytes));
+            continue;
+          }
           RETURN_IF_ERROR(ReadRows(loader_, job, {begin + i, begin + i + 1}, row.data()));
           RETURN_IF_ERROR(CheckFinite(job, row));
           std::byte* out = words.data() + i * row_bytes;
@@ -409,6 +390,11 @@ class Writer {
   }
 
  private:
+  absl::Status read_codes(const Job& job, int64_t row, DecodedRows& decoded) const {
+    return loader_.read_block_row(job.parts[static_cast<size_t>(row / job.rows())], row % job.rows(),
+                                  decoded);
+  }
+
   const WeightLoader& loader_;
   ThreadPool& pool_;
 };
@@ -483,9 +469,9 @@ absl::StatusOr<ConvertFormat> ParseConvertFormat(std::string_view text) {
     }
   }
   return InvalidArgument(
-      "--quant '{}': expected bf16, mixed, keep (with --shard-for), or affine-BITS-gGROUP with 2, 3, 4, 5, 6 "
-      "or 8 "
-      "bits and groups of 32, 64 or 128, such as affine-4-g64",
+      "--quant '{}': expected bf16, mixed, keep (of a GGUF, or with --shard-for), or affine-BITS-gGROUP with "
+      "2, "
+      "3, 4, 5, 6 or 8 bits and groups of 32, 64 or 128, such as affine-4-g64",
       text);
 }
 
@@ -495,9 +481,10 @@ absl::StatusOr<ConvertReport> ConvertModel(const ResolvedWeights& weights, const
     return FailedPrecondition("convert: {}: it is the shard of node '{}' ({}); give the whole model",
                               checkpoint.folder(), shard->node, shard->holds);
   }
-  if (options.format.kind == ConvertFormat::Kind::kKeep) {
+  const bool keeps = options.format.kind == ConvertFormat::Kind::kKeep;
+  if (keeps && !checkpoint.is_gguf()) {
     if (options.shards.empty()) {
-      return InvalidArgument("--quant keep: it would be a copy; it is for --shard-for PLAN");
+      return InvalidArgument("--quant keep: it would be a copy; it is for a GGUF, or for --shard-for PLAN");
     }
     FolderRun run(checkpoint, options.file_bytes_max, options.progress);
     ConvertReport report;
@@ -506,9 +493,16 @@ absl::StatusOr<ConvertReport> ConvertModel(const ResolvedWeights& weights, const
   }
   ThreadPool pool(options.threads);
   const WeightLoader loader(weights);
-  Inventory inventory(weights, options.shards);
+  Inventory inventory(weights, options.shards, keeps);
   ASSIGN_OR_RETURN(std::vector<Job> jobs, inventory.collect());
-  RETURN_IF_ERROR(ChooseFormats(loader, options.format, pool, jobs));
+  ConvertFormat format = options.format;
+  if (keeps) {
+    RETURN_IF_ERROR(KeepFormats(jobs, checkpoint.folder()));
+    const std::optional<AffineFormat> usual = UsualFormat(jobs);
+    format = usual ? ConvertFormat{.affine = *usual} : ConvertFormat{.kind = ConvertFormat::Kind::kFloat};
+  } else {
+    RETURN_IF_ERROR(ChooseFormats(loader, format, pool, jobs));
+  }
 
   ConvertReport report;
   std::string formats;
@@ -520,7 +514,7 @@ absl::StatusOr<ConvertReport> ConvertModel(const ResolvedWeights& weights, const
     report.parameters += job.rows_total() * job.cols();
     ++report.matrices[job.format_name()];
   }
-  const std::string config = ConfigText(checkpoint, jobs, options.format);
+  const std::string config = ConfigText(checkpoint, jobs, format);
   Writer writer(loader, pool);
   FolderRun run(checkpoint, options.file_bytes_max, options.progress);
   for (size_t i = 0; i < options.shards.size(); ++i) {

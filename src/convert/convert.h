@@ -21,7 +21,7 @@ namespace shoal {
 /// What matrices become.
 struct ConvertFormat {
   enum class Kind : uint8_t {
-    kKeep,    ///< Unchanged: for shards.
+    kKeep,  ///< Unchanged: of a GGUF the codes and scales of its blocks, in affine groups; else for shards only.
     kFloat,   ///< bf16.
     kAffine,  ///< `affine`; routers 8 bits, as mlx-lm has them.
     kMixed,   ///< 4 bits in groups of 64; embedding and head 6, routers 8; and 6 or 8 where 4 bits lose more
@@ -54,6 +54,9 @@ struct ConvertReport {
   FolderReport sum() const;
 };
 
+/// What is kept gives the same logits, bit for bit, as the source: numbers that mlx-lm's layout has in another form keep the
+/// GGUF's, so that mlx-lm may not read them. Unimplemented where a stack has matrices of several formats.
+///
 /// Streams tensor by tensor: memory is some MiB, and the scales of one tensor. A file of weights appears
 /// under its name when it is whole, and config.json last: a folder with config.json is a whole model. Called
 /// again after it was cut off, it keeps the files that are whole. Experts are stacked as mlx-lm has them;

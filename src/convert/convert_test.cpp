@@ -273,7 +273,7 @@ void ExpectShardsTile(const std::string& source, std::string_view quant) {
   ConvertOptions options{.out = one.path(), .threads = 2};
   options.format = *ParseConvertFormat(quant);
   std::string whole_folder = source;
-  if (quant != "keep") {
+  if (quant != "keep" || (*weights)->checkpoint().is_gguf()) {
     whole_folder = one.path();
     ASSERT_TRUE(ConvertModel(**weights, options).ok());
   }
@@ -331,6 +331,7 @@ TEST(Convert, ShardsHaveTheirWeightsAndNoOthers) {
   }
   ExpectShardsTile(TinyCheckpoint("qwen3_moe", AffineFormat{4, 64}), "keep");
   ExpectShardsTile(RepositoryPath("tests/goldens/models/qwen3_moe/plain-gguf-q4_0"), "affine-8-g64");
+  ExpectShardsTile(RepositoryPath("tests/goldens/models/qwen3_moe/plain-gguf-q4_0"), "keep");
 }
 
 TEST(Convert, ShardsOfOtherEncodingsKeepThem) {
@@ -341,15 +342,20 @@ TEST(Convert, ShardsOfOtherEncodingsKeepThem) {
   }
 }
 
-TEST(Convert, KeepsOnlyForShardsAndNotTheBlocksOfAGguf) {
+TEST(Convert, AGgufOfExpertsThatIsKeptGivesTheSameLogits) {
   const std::string source = RepositoryPath("tests/goldens/models/qwen3_moe/plain-gguf-q4_0");
   const TempFolder out;
-  EXPECT_THAT(Message(Convert(source, out.path(), "keep").status()), HasSubstr("--shard-for"));
-  const auto weights = ResolvedWeights::Open(source);
-  ASSERT_TRUE(weights.ok());
-  ConvertOptions options{.shards = TwoShards(out.path()), .format = {.kind = ConvertFormat::Kind::kKeep}};
-  const auto refused = ConvertModel(**weights, options);
-  EXPECT_THAT(Message(refused.status()), HasSubstr("affine-8-g64"));
+  const auto report = Convert(source, out.path(), "keep");
+  ASSERT_TRUE(report.ok()) << ToString(report.status());
+  const std::vector<float> logits = LogitsOf(source);
+  EXPECT_FALSE(logits.empty());
+  EXPECT_EQ(LogitsOf(out.path()), logits);
+}
+
+TEST(Convert, KeepsFoldersOnlyForShards) {
+  const TempFolder out;
+  EXPECT_THAT(Message(Convert(TinyCheckpoint("qwen3_moe", std::nullopt), out.path(), "keep").status()),
+              HasSubstr("--shard-for"));
 }
 
 TEST(Convert, RefusesFormatsThatItDoesNotKnow) {

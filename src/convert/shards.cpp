@@ -4,6 +4,7 @@
 #include <map>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "formats/content_hash.h"
 #include "loading/tensor_chunks.h"
@@ -119,13 +120,7 @@ absl::StatusOr<std::vector<FolderReport>> CopyShards(const ResolvedWeights& weig
                                                      const std::vector<ConvertShard>& shards,
                                                      FolderRun& run) {
   const Checkpoint& checkpoint = weights.checkpoint();
-  if (checkpoint.is_gguf()) {
-    return Unimplemented(
-        "--quant keep: {}: the blocks of a GGUF have no place in the folder of a shard; give another "
-        "--quant, such "
-        "as affine-8-g64, or put the GGUF itself on every node",
-        checkpoint.folder());
-  }
+  SHOAL_CHECK(!checkpoint.is_gguf());
   const StoredNeeds needs = NeedsOf(weights, shards);
   std::vector<SafetensorsWriter::Entry> all;
   for (const TensorInfo& tensor : checkpoint.stored_tensors())

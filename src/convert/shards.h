@@ -53,7 +53,7 @@ class FolderRun {
   int64_t total_ = 0;
 };
 
-/// Shards whose tensors stay what they are. Unimplemented for a GGUF.
+/// Shards whose tensors stay what they are, of a folder (CHECK): a GGUF has blocks.
 absl::StatusOr<std::vector<FolderReport>> CopyShards(const ResolvedWeights& weights,
                                                      const std::vector<ConvertShard>& shards, FolderRun& run);
 

@@ -10,7 +10,7 @@ namespace shoal {
 namespace {
 
 constexpr int kKnownBits[] = {2, 3, 4, 5, 6, 8};
-constexpr int kKnownGroups[] = {32, 64, 128};
+constexpr int kKnownGroups[] = {16, 32, 64, 128};
 
 /// bits, group_size and mode of one object.
 absl::StatusOr<std::optional<AffineFormat>> FormatFrom(const ModelConfig& object) {
@@ -30,9 +30,9 @@ absl::StatusOr<std::optional<AffineFormat>> FormatFrom(const ModelConfig& object
     return InvalidArgument("{}: expected one of {}, found {}", object.where("bits"),
                            fmt::join(kKnownBits, ", "), bits);
   }
-  if (!IsAffineGroup(group)) {
-    return InvalidArgument("{}: expected one of {}, found {}", object.where("group_size"),
-                           fmt::join(kKnownGroups, ", "), group);
+  if (!IsAffineForm(bits, group)) {
+    return InvalidArgument("{}: expected one of {} (16 with 2, 3 or 6 bits), found {}",
+                           object.where("group_size"), fmt::join(kKnownGroups, ", "), group);
   }
   return std::optional(AffineFormat{static_cast<int>(bits), static_cast<int>(group)});
 }
@@ -82,11 +82,11 @@ absl::StatusOr<AffineFormat> FormatOnDisk(const Checkpoint& checkpoint, const Qu
         "expected bits and group_size for it in {}",
         base_name, quantization.present() ? "says false for it" : "is missing", checkpoint.folder());
   }
-  if (shape.cols % format->group != 0) {
+  if (shape.cols % AffineSpan(format->group) != 0) {
     return InvalidArgument(
         "checkpoint: tensor '{}': D={} is not a multiple of the group size {} that config.json "
-        "\"quantization\" says",
-        base_name, shape.cols, format->group);
+        "\"quantization\" says{}",
+        base_name, shape.cols, format->group, format->group == 16 ? ", two of which stand together" : "");
   }
   return *format;
 }

@@ -391,6 +391,14 @@ absl::Status WeightLoader::read_rows(const StoredWeight& weight, Range rows, flo
   return absl::OkStatus();
 }
 
+absl::Status WeightLoader::read_block_row(const StoredWeight& weight, int64_t row,
+                                          DecodedRows& decoded) const {
+  SHOAL_CHECK(weight.blocks.type != BlockType::kNone && !weight.strided());
+  SHOAL_CHECK(0 <= row && row < weight.rows);
+  RETURN_IF_ERROR(CheckHere(*checkpoint_, weight));
+  return decode(weight, {weight.stored_row(row)}, decoded);
+}
+
 void WeightLoader::drop(const StoredWeight& weight) const {
   if (weight.absent) return;
   for_sources(weight, {0, weight.rows},

@@ -61,6 +61,9 @@ class WeightLoader {
   /// Rows [0, weight.rows) of a weight as f32 [rows, cols]: affine weights as round(scale * code) + bias,
   /// rounded; all others exactly. DataLoss where a block holds what no weight is.
   absl::Status read_rows(const StoredWeight& weight, Range rows, float* out) const;
+  /// Row `row` of a weight that is stored in blocks, decoded: its codes and scales are those that it is packed with. DataLoss
+  /// as read_rows().
+  absl::Status read_block_row(const StoredWeight& weight, int64_t row, DecodedRows& decoded) const;
   /// A hash of row `row` of a weight that is here (CHECK), as it is in the files; of where its bytes are
   /// a strided view, of the first of them. Its pages are given back.
   uint64_t row_hash(const StoredWeight& weight, int64_t row) const;

@@ -1,5 +1,6 @@
 """Tokens of texts over HTTP and on the command line, against Hugging Face's tokenizers."""
 import json
+import subprocess
 
 import httpx
 import pytest
@@ -34,6 +35,17 @@ def test_tokens_are_those_of_the_reference_and_come_back_as_text(api, reference,
     assert answer["tokens"] == ids and answer["count"] == len(ids) and answer["max_model_len"] == 2048
     assert answer["token_strs"] == [reference.id_to_token(i) for i in ids]
     assert post(api, "/detokenize", tokens=ids) == {"content": text, "prompt": text}
+
+
+def test_many_texts_are_tokenized_by_one_command(shoal, demo_model, reference):
+    lines = "".join(json.dumps(text) + "\n" for text in TEXTS)
+    done = subprocess.run([shoal, "tokenize", "--model", demo_model, "--lines", "--plain"], input=lines, capture_output=True,
+                          text=True, check=True)
+    plain = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(plain) == len(TEXTS) and plain[1] == reference.encode(TEXTS[1], add_special_tokens=False).ids
+    bad = subprocess.run([shoal, "tokenize", "--model", demo_model, "--lines"], input='"a"\n7\n', capture_output=True, text=True,
+                         check=False)
+    assert bad.returncode == 2 and "line 2" in bad.stderr
 
 
 def test_pieces_join_to_the_text(api):
