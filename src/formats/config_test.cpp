@@ -136,6 +136,15 @@ TEST(Quantization, IsReadFromEitherKeyAndMayBeAbsent) {
   EXPECT_EQ(Quantization::FromConfig(Config("{}"))->for_tensor("lm_head"), std::nullopt);
 }
 
+TEST(Quantization, GroupsOf16AreThoseOfCodesOf2And3And6Bits) {
+  for (const int bits : {2, 3, 6}) {
+    const auto read = Quantization::FromConfig(
+        Config(fmt::format(R"({{"quantization": {{"bits": {}, "group_size": 16}}}})", bits)));
+    ASSERT_TRUE(read.ok()) << ToString(read.status());
+    EXPECT_EQ(read->for_tensor("lm_head"), (AffineFormat{bits, 16}));
+  }
+}
+
 TEST(Quantization, WhatIsNotAffineIsRefusedByKeyValueAndWhatIsKnown) {
   const auto error = [](std::string_view quantization) {
     return ErrorOf(Quantization::FromConfig(Config(fmt::format(R"({{"quantization": {}}})", quantization))));
@@ -144,7 +153,8 @@ TEST(Quantization, WhatIsNotAffineIsRefusedByKeyValueAndWhatIsKnown) {
               AllOf(HasSubstr("'quantization.mode'"), HasSubstr("'nf4'"), HasSubstr("'affine'")));
   EXPECT_THAT(error(R"({"bits": 7, "group_size": 32})"),
               HasSubstr("expected one of 2, 3, 4, 5, 6, 8, found 7"));
-  EXPECT_THAT(error(R"({"bits": 4, "group_size": 16})"), HasSubstr("expected one of 32, 64, 128, found 16"));
+  EXPECT_THAT(error(R"({"bits": 4, "group_size": 16})"),
+              HasSubstr("expected one of 16, 32, 64, 128 (16 with 2, 3 or 6 bits), found 16"));
   EXPECT_THAT(error(R"({"group_size": 64})"), HasSubstr("'quantization.bits'"));
   EXPECT_THAT(error(R"({"bits": 4, "group_size": 64, "lm_head": {"bits": 6}})"),
               HasSubstr("'quantization.lm_head.group_size'"));
