@@ -101,7 +101,7 @@ void ThreadPool::run_ranges(int64_t size, int64_t unit, absl::FunctionRef<void(R
   learn_speeds();
 }
 
-double ThreadPool::share(int worker) const {
+double ThreadPool::sum_of_unlike_speeds() const {
   double sum = 0;
   double least = shares_[0].speed;
   double most = least;
@@ -111,19 +111,24 @@ double ThreadPool::share(int worker) const {
     least = std::min(least, speed);
     most = std::max(most, speed);
   }
-  if (most - least < kLikeEnough * most) return 1.0 / threads_;
-  return shares_[static_cast<size_t>(worker)].speed / sum;
+  return most - least < kLikeEnough * most ? 0 : sum;
+}
+
+double ThreadPool::share(int worker) const {
+  const double sum = sum_of_unlike_speeds();
+  return sum == 0 ? 1.0 / threads_ : shares_[static_cast<size_t>(worker)].speed / sum;
 }
 
 void ThreadPool::deal(int64_t chunks) {
+  const double sum = sum_of_unlike_speeds();
   double before = 0;
   int64_t begin = 0;
   for (int i = 0; i < threads_; ++i) {
-    before += share(i);
-    const int64_t end = i + 1 == threads_
-                            ? chunks
-                            : std::min<int64_t>(chunks, std::lround(before * static_cast<double>(chunks)));
-    shares_[static_cast<size_t>(i)].left.store(Pack({begin, end}), std::memory_order_relaxed);
+    Share& share = shares_[static_cast<size_t>(i)];
+    before += sum == 0 ? 1.0 / threads_ : share.speed / sum;
+    int64_t end = chunks;
+    if (i + 1 < threads_) end = std::min<int64_t>(end, std::lround(before * static_cast<double>(chunks)));
+    share.left.store(Pack({begin, end}), std::memory_order_relaxed);
     begin = end;
   }
 }

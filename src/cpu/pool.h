@@ -65,6 +65,8 @@ class ThreadPool {
 
   void serve(int worker);
   void pin(int worker) const;
+  /// 0: threads are so alike that their shares are equal.
+  double sum_of_unlike_speeds() const;
   /// Deals out [0, chunks).
   void deal(int64_t chunks);
   /// Does chunks until none is left.
