@@ -91,12 +91,25 @@ def write_packages(out):
                                               encoding="utf-8")
 
 
+# zig reads -march as the name of a CPU and of features, and has names of its own for them. Not apple_m1, which it takes where none
+# is named: files for lesser CPUs must not have its instructions.
+CPUS = """for word do
+  shift
+  case $word in
+    -march=armv8-a*) word=-mcpu=generic${word#*-a} ;;
+    -march=armv8.2-a*) word=-mcpu=generic+v8_2a${word#*-a} ;;
+  esac
+  set -- "$@" "$word"
+done
+"""
+
+
 def write_programs(folder, zig, cache):
     folder.mkdir()
     for name, words in {"clang++": "c++", "ar": "ar", "ranlib": "ranlib"}.items():
         program = folder / name
         program.write_text(f'#!/bin/sh\nexport ZIG_GLOBAL_CACHE_DIR="{cache}" ZIG_LOCAL_CACHE_DIR="{cache}"\n'
-                           f'exec "{zig}" {words} "$@"\n', encoding="utf-8")
+                           f'{CPUS}exec "{zig}" {words} "$@"\n', encoding="utf-8")
         program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
 
 
