@@ -705,9 +705,9 @@ def chart_pods(helm):
                 if worker.name not in told["nodes"]:
                     raise Failed(f"no {worker.name} in {told}")
                 worker.run(main, main["readinessProbe"]["exec"]["command"])
-                left = worker.run(main, main["lifecycle"]["preStop"]["exec"]["command"]).stdout
-                if f"node '{worker.name}' is drained" not in left:
-                    raise Failed(f"the hook before a worker stops says: {left}")
+                left = worker.run(main, main["lifecycle"]["preStop"]["exec"]["command"])
+                if f"node '{worker.name}' is drained" not in left.stdout:
+                    raise Failed(f"the hook before a worker stops says: {left.stdout}{left.stderr}")
                 say(f"pods with certificates serve over HTTPS: {told['nodes']}; the worker is ready, and leaves by its hook")
     finally:
         run("ip", "netns", "delete", NETWORK, check=False)
