@@ -115,7 +115,7 @@ Called with {root, node: whom the certificate names, https: whether the API's is
     {{- end }}
 {{- end -}}
 
-{{/* What clients within the cluster believe, in /etc/shoal/api-ca; there is none where the authority is a public one. */}}
+{{/* What clients within the cluster believe, in /api-ca; there is none where the authority is a public one. */}}
 {{- define "shoal.apiCa" -}}
 - name: api-ca
   secret:
@@ -132,7 +132,7 @@ Called with {root, node: whom the certificate names, https: whether the API's is
 {{/* Shell: before a command that asks the API. */}}
 {{- define "shoal.believe" -}}
 {{- if .Values.https.enabled -}}
-if [ -f /etc/shoal/api-ca/ca.crt ]; then export SSL_CERT_FILE=/etc/shoal/api-ca/ca.crt; fi; {{ end }}
+if [ -f /api-ca/ca.crt ]; then export SSL_CERT_FILE=/api-ca/ca.crt; fi; {{ end }}
 {{- end -}}
 
 {{- define "shoal.mounts" -}}
