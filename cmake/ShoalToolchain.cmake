@@ -51,5 +51,7 @@ endif()
 if(SHOAL_FUZZ)
   target_compile_options(shoal_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined
                                                  -fno-sanitize-recover=undefined)
+  # Clang reports std::get_temporary_buffer inside libstdc++ 12's stable_sort and inplace_merge.
+  target_compile_options(shoal_options INTERFACE -Wno-deprecated-declarations)
   target_link_options(shoal_options INTERFACE -fsanitize=address,undefined)
 endif()
