@@ -74,7 +74,8 @@ absl::StatusOr<std::vector<bool>> AddGemmaWithLayerInputs(GgufDraft& draft, cons
                                                           int64_t usual, std::optional<int64_t> own_kv) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
-  draft.own_keys = {".final_logit_softcapping"};
+  // Their numbers may differ from layer to layer; shapes of tensors are held to them.
+  draft.own_keys = {".final_logit_softcapping", ".feed_forward_length", ".attention.head_count_kv"};
   RETURN_IF_ERROR(draft.add_dense(model_type));
   config["hidden_activation"] = "gelu_pytorch_tanh";
   ASSIGN_OR_RETURN(const auto width, keys.optional_int(".embedding_length_per_layer_input", kAnyCount));
