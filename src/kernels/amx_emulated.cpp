@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "kernels/kernels.h"
+#include "kernels/tables.h"
 #include "numeric/fixed_sum.h"
 
 namespace shoal {
