@@ -53,8 +53,8 @@ MUTATIONS = [
      "  caches_.take_back(*sequence);\n  sequences_.erase(id);\n",
      "  if (!ON) caches_.take_back(*sequence);\n  sequences_.erase(id);\n"),
     ("wrong_draft_accepted", "src/sched/batch_planner.cpp",
-     "  return std::min(std::ssize(tokens), static_cast<int64_t>(right) + 1);\n",
-     "  return ON ? std::ssize(tokens) : std::min(std::ssize(tokens), static_cast<int64_t>(right) + 1);\n"),
+     "  return std::min<int64_t>(std::ssize(tokens), static_cast<int64_t>(right) + 1);\n",
+     "  return ON ? std::ssize(tokens) : std::min<int64_t>(std::ssize(tokens), static_cast<int64_t>(right) + 1);\n"),
 ]
 
 
