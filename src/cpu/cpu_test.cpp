@@ -59,12 +59,19 @@ TEST(ThreadPool, ChunksTileRangesOfEverySizeOnEveryNumberOfThreads) {
 TEST(ThreadPool, AThreadThatIsHeldUpLeavesItsWorkToOthers) {
   ThreadPool pool(2);
   std::atomic<int> left{64};
-  // Whoever has the first unit waits until the other has done all else that it may take.
+  std::atomic<int64_t> first_size{0};
+  std::atomic<bool> taken{false};
+  // Whoever has the first unit waits until the other has done all else.
   pool.run_ranges(64, 1, [&](Range part) {
     left -= static_cast<int>(part.size());
+    if (part.begin != 0) return;
+    first_size = part.size();
     const Deadline end = Deadline::after(std::chrono::seconds(20));
-    while (part.begin == 0 && left > 0 && !end.expired()) std::this_thread::yield();
+    while (left > 0 && !end.expired()) std::this_thread::yield();
+    taken = left == 0;
   });
+  EXPECT_TRUE(taken);
+  EXPECT_LT(first_size, 32);  // Less than its share: the rest of that was taken.
   EXPECT_EQ(left.load(), 0);
   pool.run_ranges(64, 1, [&](Range part) { left += static_cast<int>(part.size()); });
   EXPECT_EQ(left.load(), 64);

@@ -25,7 +25,7 @@ void WaitForChange(const std::atomic<int>& value, int old) {
   }
 }
 
-/// Chunks of a thread's share: the last ones are as short as a sixteenth of it, so that all threads end together.
+/// A thread's share has at least so many chunks, where there are units enough: so all threads end together.
 constexpr int64_t kChunksPerShare = 16;
 /// Runs shorter than this say little of a thread's speed.
 constexpr int64_t kTellingNs = 50'000;
@@ -41,7 +41,7 @@ constexpr Range Unpack(uint64_t word) {
   return {static_cast<int64_t>(word >> 32), static_cast<int64_t>(word & 0xffffffff)};
 }
 
-/// Units of a chunk: a power of two, so that kernels that take several tiles at once find whole ones.
+/// Units of a chunk: a power of two, so that where units are tiles, kernels that take two or four of them find whole ones.
 int64_t UnitsOfChunk(int64_t units, int threads) {
   int64_t chunk = 1;
   while (2 * chunk * kChunksPerShare * threads <= units) chunk *= 2;
@@ -50,11 +50,9 @@ int64_t UnitsOfChunk(int64_t units, int threads) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads, std::vector<int> cpus)
-    : threads_(threads),
-      cpus_(std::move(cpus)),
-      shares_(std::make_unique<Share[]>(static_cast<size_t>(threads))) {
+ThreadPool::ThreadPool(int threads, std::vector<int> cpus) : threads_(threads), cpus_(std::move(cpus)) {
   SHOAL_CHECK_GE(threads, 1);
+  shares_ = std::make_unique<Share[]>(static_cast<size_t>(threads));
   workers_.reserve(static_cast<size_t>(threads - 1));
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
 }

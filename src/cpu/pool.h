@@ -30,7 +30,7 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  /// Moves as work gets done: with every part of a run, and wherever a long part says so. Safe from any thread.
+  /// Moves as work gets done: when a worker ends its part of a run, and wherever a long part says so. Safe from any thread.
   uint64_t progress() const { return progress_.load(std::memory_order_relaxed); }
   /// A thread within a run has done some of its part; worth a call after some milliseconds of work, not more often.
   void note_progress() { progress_.fetch_add(1, std::memory_order_relaxed); }
@@ -43,9 +43,9 @@ class ThreadPool {
   /// then sees what they wrote. `work` must neither throw nor call run().
   void run(Work work);
 
-  /// Runs work(part) for parts that tile [0, size), cut at multiples of `unit`. Each thread begins with a share of its
-  /// own, contiguous and as large as it was fast before, takes half of what is left of it at a time, and then takes
-  /// from the others' ends. Where there are no more units than threads, each has one at most.
+  /// Runs work(part) for parts that tile [0, size), cut at multiples of `unit`. Each thread begins with a
+  /// contiguous share, in proportion to its speed in earlier runs. It takes half of what is left of its share at a time,
+  /// then takes from the ends of the others' shares. Where there are no more units than threads, each has one at most.
   void run_ranges(int64_t size, int64_t unit, absl::FunctionRef<void(Range part)> work);
 
   /// The part of a range that a thread begins with; they add up to 1. Equal until threads differ by more than a tenth.

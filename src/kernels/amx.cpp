@@ -76,8 +76,8 @@ class CpuTiles {
   int64_t columns_ = 0;
 };
 
-/// With fewer rows vpdpbusd is as fast. 16 x 64 products take it about 10 cycles per row; the tiles take 3
-/// cycles per row after 24 for unpacking. Counted, not measured.
+/// With fewer rows vpdpbusd is about as fast. 16 x 64 products take it some 18 cycles per row; the tiles take 8 to 9 per
+/// row after some 40 (from the rates in lane_amx.inc; the border itself was not measured).
 constexpr int64_t kRowsMin = 6;
 
 void matmul_affine(const MatmulAffineArgs& args) {

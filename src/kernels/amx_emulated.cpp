@@ -15,7 +15,7 @@
 namespace shoal {
 namespace {
 
-constexpr bool kSplatsInOperands = true;
+constexpr bool kSplatsInOperands = true;  // Of no account: nothing here multiplies by a splat from memory.
 
 #include "kernels/lane_amx.inc"
 
@@ -99,7 +99,9 @@ class EmulatedTiles {
 }  // namespace
 
 void MatmulOnEmulatedTiles(const MatmulAffineArgs& args) {
-  if (args.w.format.group == kHalfPanelGroup) return Avx512Kernels().matmul_affine(args);  // As amx.cpp does.
+  if (args.w.format.group == kHalfPanelGroup)
+    return Avx512Kernels().matmul_affine(
+        args);  // amx.cpp gives these to AmxVectorKernels, whose bits are the same.
   EmulatedTiles tiles;
   MultiplyOnTiles(tiles, args);
 }

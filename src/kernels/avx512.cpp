@@ -13,7 +13,8 @@
 namespace shoal {
 namespace {
 
-/// Zen 4 multiplies 256 bits at a time, and broadcasts into registers take its pipes.
+/// Zen 4 multiplies 256 bits at a time, and broadcasts into registers take its pipes. Intel's CPUs without AMX run this
+/// table as well; they were not measured.
 constexpr bool kSplatsInOperands = true;
 #include "kernels/lane_avx512_kernels.inc"
 

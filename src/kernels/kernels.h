@@ -2,7 +2,7 @@
 // bits.
 //
 // A kernel computes the range of its output that its Args name, and knows nothing of threads: the caller cuts
-// the ranges (StaticRange), and no cut changes a bit. Kernels do not allocate, and only those that return
+// the ranges (ThreadPool::run_ranges), and no cut changes a bit. Kernels do not allocate, and only those that return
 // false can fail. The caller guarantees shapes. Matrices are row-major with a stride in elements.
 // Notation: T tokens, D model width, K input columns, N output rows, G group, H heads, E experts.
 #pragma once
