@@ -100,7 +100,10 @@ void FillRates(const std::optional<ThreadRates>& measured, NodeFacts& node) {
   const ThreadRates declared = node.rates.value_or(ThreadRates{});
   node.rates = measured;
   if (declared.read_gbs > 0) node.rates->read_gbs = declared.read_gbs;
-  if (declared.int8_gops > 0) node.rates->int8_gops = declared.int8_gops;
+  if (declared.int8_gops > 0) {
+    node.rates->int8_few_gops *= declared.int8_gops / node.rates->int8_gops;
+    node.rates->int8_gops = declared.int8_gops;
+  }
   if (declared.f32_gflops > 0) node.rates->f32_gflops = declared.f32_gflops;
 }
 

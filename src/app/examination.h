@@ -23,7 +23,7 @@ struct Examination {
       model_names;         ///< Looked for on the workers, as WorkerClient::examine(); none: no model is.
   std::string model_hash;  ///< Which it is to be; "": not known.
   std::vector<MemberAddress> workers;  ///< One of no name has its address for it.
-  int64_t link_bytes = 0;              ///< To be sent over each link, to measure it.
+  int64_t link_bytes = 0;              ///< To be sent over each link at most, to measure it.
   Deadline deadline;                   ///< Nothing is begun after it.
 };
 

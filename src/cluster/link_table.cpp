@@ -25,8 +25,9 @@ void LinkTable::keep(const Pair& pair, const PeerResult& result) {
     return;
   }
   const std::lock_guard lock(mutex_);
-  entries_[pair] = {
-      .rtt_us = 1e6 * trip_s, .mbs = 1e-6 * static_cast<double>(result.bytes_per_second), .at = Clock::now()};
+  entries_[pair] = {.rtt_us = 1e6 * trip_s,
+                    .mbs = 1e-6 * static_cast<double>(std::max<int64_t>(result.bytes_per_second, 0)),
+                    .at = Clock::now()};
 }
 
 bool LinkTable::known(const Pair& pair) const {
@@ -58,11 +59,16 @@ void LinkTable::measure(const Members& members, Deadline deadline) {
     const MemberStatus status = member->status();
     if (status.facts.has_value() && status.state != MemberState::kLost) workers.push_back(member);
   }
-  ForEachMember(workers, [&](size_t index, Member& member) {
-    const Pair pair{"", member.address()};
-    if (!known(pair))
-      keep(pair, member.probe(kProbeBytes, Deadline::min(deadline, Deadline::after(kProbeMax))));
-    if (workers.size() <= kAllPairsMax) measure_peers(workers, index, deadline);
+  // One after the other: at the same time they would share this machine's link.
+  for (const std::shared_ptr<Member>& member : workers) {
+    const Pair pair{"", member->address()};
+    if (known(pair)) continue;
+    if (deadline.remaining() < kProbeMax) return;  // Cut short it would fail, and count as measured.
+    keep(pair, member->probe(kProbeBytes, Deadline::after(kProbeMax)));
+  }
+  if (workers.size() > kAllPairsMax) return;
+  ForEachMember(workers, [&](size_t index, Member&) {
+    measure_peers(workers, index, deadline);
     return absl::OkStatus();
   });
 }
@@ -73,9 +79,9 @@ void LinkTable::measure_peers(const MemberList& workers, size_t index, Deadline 
   for (size_t other = index + 1; other < workers.size() && !deadline.expired(); ++other) {
     const Pair pair{member.address(), workers[other]->address()};
     if (known(pair)) continue;
-    const auto results = member.client()->check_peers({.peers = {{workers[other]->name(), pair.second}},
-                                                       .probe_bytes = kProbeBytes,
-                                                       .timeout = std::min(kProbeMax, deadline.remaining())});
+    if (deadline.remaining() < kProbeMax) return;
+    const auto results = member.client()->check_peers(
+        {.peers = {{workers[other]->name(), pair.second}}, .probe_bytes = kProbeBytes, .timeout = kProbeMax});
     if (!results.ok() || results->size() != 1) {
       LogDebug("link of {} to {}: {}", member.name(), workers[other]->name(), Message(results.status()));
       keep(pair, {.status = Unavailable("not measured")});

@@ -16,10 +16,11 @@ namespace shoal {
 /// Keeps the links of a coordinator's members by pair. Safe from any thread.
 class LinkTable {
  public:
-  /// Measures the links that are not known, or that were measured more than kKeep ago: from here to each worker, and from
-  /// each worker to those behind it. Pairs that share no member are measured at the same time. A link that can't be
-  /// measured (a member that does not answer, or a build that does not probe) stays as it was. Takes some round trips and a
-  /// quarter of a second or 8 MiB for each peer of a member; nothing where all are known. What was known of links of others is forgotten.
+  /// Measures the links that are not known, or that were measured more than kKeep ago: from here to each worker, one after
+  /// the other, and then from each worker to those behind it, all workers at once, each with one peer at a time. A link
+  /// that can't be measured (a member that does not answer, or a build that does not probe) stays as it was, and so does
+  /// one that the deadline leaves no time for. For each peer of a member it takes some round trips, and 8 MiB or a quarter
+  /// of a second; nothing where all are known. What was known of links of others is forgotten.
   void measure(const Members& members, Deadline deadline);
 
   /// Pairs that are kept.

@@ -206,7 +206,7 @@ class Backend {
   virtual ~Backend() = default;
 
   /// The name of the arithmetic: backends that give the same bits, always, have the same class, and others
-  /// never do. Nodes of different classes refuse one another in the handshake. "shoal-cpu/1"
+  /// never do. Nodes of different classes refuse one another in the handshake. "shoal-cpu/2"
   virtual std::string numerics_class() const = 0;
   virtual BackendLimits limits() const = 0;
   /// Whether it multiplies matrices of this format.

@@ -45,8 +45,8 @@ WorkTime Overlap(double read_s, double multiply_s) {
   return time;
 }
 
-/// Of products of so many rows with the same weights. A weight takes some time whatever the rows, which unpacks it, and some
-/// for each of them.
+/// Of products of so many rows with the same weights. A weight takes a fixed time, in which it is unpacked, and some more
+/// for each row.
 double Int8Gops(const ThreadRates& rates, double rows) {
   constexpr double kFew = ThreadRates::kFewRows;
   constexpr double kMany = ThreadRates::kManyRows;
@@ -220,6 +220,7 @@ WorkTime ExpertTime(const ModelFacts& model, size_t layer, const ThreadRates& ra
   // Each of E experts is chosen by a row with the probability K / E.
   const double distinct = facts.experts * Met(active / facts.experts, rows) * share;
   const double calls = rows * active * share;
+  if (calls <= 0) return {};
   return Products(rates, calls / distinct, distinct * static_cast<double>(facts.expert_bytes),
                   2 * calls * static_cast<double>(facts.expert_multiplies), 0, types);
 }

@@ -150,7 +150,7 @@ TEST(Predict, FewRowsAreMultipliedAtTheRateOfFew) {
   const double row_s = 6 * 2 * 20e6 / 100e9;
   EXPECT_NEAR(multiply_s(16, 50), 16 * 2 * row_s, 0.01);
   EXPECT_NEAR(multiply_s(256, 50), 256 * row_s, 0.01);
-  // Each weight takes as long as some 17 rows, and for each row.
+  // A weight takes the time of some 17 rows once, and then that of each row.
   EXPECT_NEAR(multiply_s(136, 50), (32 + (256 - 32) * 0.5) * row_s, 0.01);
   EXPECT_NEAR(multiply_s(16, 0), 16 * row_s, 0.01);  // Not measured.
 }

@@ -210,7 +210,7 @@ std::vector<int64_t> SegmentBytesOf(const Plan& plan, const ModelFacts& model) {
 }
 
 double SegmentValueBytes(const LayerFacts& layer, bool int8) {
-  constexpr double kCodeBytes = 1 + 8.0 / 32;  // With a scale and a sum for each 32, at most.
+  constexpr double kCodeBytes = 1 + 8.0 / 32;  // With a scale and a sum for each 32; groups of 16 take 1.5.
   return int8 && layer.feed_forward_int8 > 0 ? kCodeBytes : 4;
 }
 

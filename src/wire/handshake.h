@@ -22,7 +22,7 @@ namespace shoal {
 
 /// What must be equal on all nodes of a session, or their bits would differ.
 struct SessionIdentity {
-  std::string numerics_class;  ///< Which arithmetic the node does: "shoal-cpu/1".
+  std::string numerics_class;  ///< Which arithmetic the node does: "shoal-cpu/2".
   std::string model_hash;      ///< Of config and tensor table, as text.
   std::string kv_dtype;        ///< "f16", ...
 };
