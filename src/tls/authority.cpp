@@ -101,7 +101,7 @@ void NameIssuersKey(X509* certificate, X509* issuer) {
 absl::Status Sign(X509* certificate, EVP_PKEY* key) {
   const bool own = EVP_PKEY_is_a(key, "ED25519") == 1 || EVP_PKEY_is_a(key, "ED448") == 1;
   if (X509_sign(certificate, key, own ? nullptr : EVP_sha256()) > 0) return absl::OkStatus();
-  return InvalidArgument("the authority's key signs no certificates ({})", OpenSslErrors());
+  return InvalidArgument("the authority's key cannot sign certificates ({})", OpenSslErrors());
 }
 
 /// The certificate of a node's key.
@@ -125,13 +125,23 @@ absl::StatusOr<CertificatePtr> Certify(const CertifiedKey& authority, EVP_PKEY* 
     (void)OpenSslErrors();
     return InvalidArgument("the authority's key is not that of its certificate");
   }
-  if (X509_check_ca(issuer.get()) == 0) {
+  if (X509_check_ca(issuer.get()) != 1) {
     return InvalidArgument(
-        "the certificate of '{}' is none of an authority: expected CA:TRUE (isCA: true of cert-manager), and "
+        "the certificate of '{}' is not that of an authority: expected CA:TRUE (isCA: true of cert-manager), "
+        "and "
         "a key that may sign certificates",
         FactsOf(issuer.get()).subject);
   }
+  if (X509_self_signed(issuer.get(), 0) != 1) {
+    (void)OpenSslErrors();
+    return InvalidArgument(
+        "the authority '{}' is signed by another: expected one that signed itself, as nodes trust it alone",
+        FactsOf(issuer.get()).subject);
+  }
   CertificatePtr certificate = Begin(key, order.name, order.days, order.now_s);
+  // A node whose authority has ended is believed by nobody.
+  if (ASN1_TIME_compare(X509_get0_notAfter(issuer.get()), X509_get0_notAfter(certificate.get())) < 0)
+    SHOAL_CHECK_EQ(X509_set1_notAfter(certificate.get(), X509_get0_notAfter(issuer.get())), 1);
   SHOAL_CHECK_EQ(X509_set_issuer_name(certificate.get(), X509_get_subject_name(issuer.get())), 1);
   AddExtension(certificate.get(), issuer.get(), NID_basic_constraints, "critical,CA:FALSE");
   AddExtension(certificate.get(), issuer.get(), NID_key_usage, "critical,digitalSignature");

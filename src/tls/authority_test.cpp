@@ -109,7 +109,7 @@ TEST(Authority, AuthoritiesThatOthersMadeSignNodes) {
     EXPECT_EQ((*identity)->name(), "mini2");
   }
   EXPECT_THAT(Message(MakeNodeCertificate({kOfNoAuthority, kOtherKey}, {.name = "mini2"}).status()),
-              AllOf(HasSubstr("'no authority' is none of an authority"), HasSubstr("isCA: true")));
+              AllOf(HasSubstr("'no authority' is not that of an authority"), HasSubstr("isCA: true")));
 }
 
 TEST(Authority, ARequestGetsACertificateForTheKeyThatSignedItAndForNothingElse) {
