@@ -5,6 +5,7 @@
 #include <numbers>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -74,8 +75,8 @@ absl::StatusOr<std::vector<bool>> AddGemmaWithLayerInputs(GgufDraft& draft, cons
                                                           int64_t usual, std::optional<int64_t> own_kv) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
-  // Their numbers may differ from layer to layer; shapes of tensors are held to them.
-  draft.own_keys = {".final_logit_softcapping", ".feed_forward_length", ".attention.head_count_kv"};
+  // Widths may differ from layer to layer; shapes of tensors are held to them.
+  draft.own_keys.insert(draft.own_keys.end(), {".final_logit_softcapping", ".feed_forward_length"});
   RETURN_IF_ERROR(draft.add_dense(model_type));
   config["hidden_activation"] = "gelu_pytorch_tanh";
   ASSIGN_OR_RETURN(const auto width, keys.optional_int(".embedding_length_per_layer_input", kAnyCount));
@@ -92,8 +93,10 @@ absl::StatusOr<std::vector<bool>> AddGemmaWithLayerInputs(GgufDraft& draft, cons
   draft.add(kGemmaNorms);
   draft.add(kGgufOutputNorms);
   draft.add(kGgufHeadNorms);
-  draft.add(kLayerInput);
-  draft.outside.insert(draft.outside.end(), std::begin(kLayerInputs), std::end(kLayerInputs));
+  if (width.value_or(0) > 0) {  // Else such tensors are refused, and not ignored.
+    draft.add(kLayerInput);
+    draft.outside.insert(draft.outside.end(), std::begin(kLayerInputs), std::end(kLayerInputs));
+  }
   return draft.add_windows(usual);
 }
 
@@ -109,7 +112,7 @@ absl::Status AddSparsity(GgufDraft& draft) {
   nlohmann::json shares = nlohmann::json::array();
   for (int64_t i = 0; i < draft.layers; ++i) {
     const double quantile = (*quantiles)[static_cast<size_t>(i)];
-    if (!(quantile > 0)) {  // Minus infinity, of 0.
+    if (std::isinf(quantile) && quantile < 0) {  // Of 0.
       shares.push_back(0.0);
       continue;
     }
@@ -204,6 +207,7 @@ absl::Status AddGemma4Attention(GgufDraft& draft, const std::vector<bool>& windo
                    draft.per_layer(".attention.head_count_kv", kPositive));
   const int64_t own_kv = draft.layers - config["num_kv_shared_layers"].get<int64_t>();
   config["attention_k_eq_v"] = false;
+  bool first_full = true;
   for (size_t i = 0; i < windowed.size(); ++i) {
     const int64_t heads = kv_heads.empty() ? config["num_attention_heads"].get<int64_t>() : kv_heads[i];
     if (windowed[i]) {
@@ -212,8 +216,14 @@ absl::Status AddGemma4Attention(GgufDraft& draft, const std::vector<bool>& windo
     }
     config["per_layer_config"][fmt::format("{}", i)] = {{"head_dim", full_dim},
                                                         {"num_key_value_heads", heads}};
-    if (static_cast<int64_t>(i) < own_kv && !draft.has(fmt::format("blk.{}.attn_v.weight", i)))
-      config["attention_k_eq_v"] = true;
+    if (static_cast<int64_t>(i) >= own_kv) continue;
+    const bool from_keys = !draft.has(fmt::format("blk.{}.attn_v.weight", i));
+    if (std::exchange(first_full, false)) config["attention_k_eq_v"] = from_keys;
+    if (config["attention_k_eq_v"] != from_keys) {
+      return Unimplemented(
+          "checkpoint: {}: layer {}: expected 'attn_v' in all layers with full attention or in none",
+          keys.file(), i);
+    }
   }
   return absl::OkStatus();
 }
@@ -225,6 +235,7 @@ absl::Status BuildGemma4(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
   draft.stops_pairs = true;
+  draft.own_keys = {".attention.head_count_kv"};
   ASSIGN_OR_RETURN(const std::vector<bool> windowed,
                    AddGemmaWithLayerInputs(draft, "gemma4_text", 6, std::nullopt));
   RETURN_IF_ERROR(AddGemma4Attention(draft, windowed));

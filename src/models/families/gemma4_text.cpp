@@ -152,18 +152,17 @@ MoeSpec MoeBeside(DenseSpec dense, const std::string& base, const DecoderSizes& 
 
 /// Inputs of each layer's own, and layers that take the keys and values of others: the smaller models have both.
 absl::Status AddLayerInputs(const ModelConfig& config, const DecoderSizes& sizes, ModelSpec& spec) {
-  ASSIGN_OR_RETURN(const std::optional<int64_t> width,
-                   config.optional_int("hidden_size_per_layer_input", {0, 1 << 16}));
-  if (width.value_or(0) == 0) {
+  ASSIGN_OR_RETURN(const int64_t width, config.required_int("hidden_size_per_layer_input", {0, 1 << 16}));
+  if (width == 0) {
     ASSIGN_OR_RETURN(const int64_t sharing, config.required_int("num_kv_shared_layers", kAnyCount));
     if (sharing == 0) return absl::OkStatus();
     return Unimplemented("{}: expected 0 where hidden_size_per_layer_input is 0, found {}; not built",
                          config.where("num_kv_shared_layers"), sharing);
   }
   ASSIGN_OR_RETURN(const int64_t vocabulary, config.required_int("vocab_size_per_layer_input"));
-  spec.altup = GemmaLayerInputs(sizes, *width, vocabulary);
+  spec.altup = GemmaLayerInputs(sizes, width, vocabulary);
   for (size_t i = 0; i < spec.layers.size(); ++i)
-    spec.layers[i].input = GemmaLayerInputAt(fmt::format("model.layers.{}", i), sizes, *width);
+    spec.layers[i].input = GemmaLayerInputAt(fmt::format("model.layers.{}", i), sizes, width);
   return ShareGemmaKv(config, spec);
 }
 
