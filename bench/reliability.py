@@ -319,7 +319,7 @@ def main():
     parser.add_argument("--states", default="decode,prefill,idle")
     parser.add_argument("--only", default=".", help="faults whose name matches this regular expression")
     parser.add_argument("--tokens", default=Stream.tokens, type=int,
-                        help="of each stream; more of them where a session takes long to change beside a fast machine's streams")
+                        help="of each stream; give more where a fast machine's streams end before a session changes")
     parser.add_argument("--contexts", default="", help="measure the loss of a node with a buddy behind prompts of so many tokens")
     flags = parser.parse_args()
     Stream.tokens = flags.tokens

@@ -39,8 +39,5 @@ function(shoal_together target)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC takes the files for headers, whose unnamed namespaces would be another in each file that includes them.
     target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
-  else()
-    # Clang takes a name that a later file has again, as in a function, for one that hides the earlier file's.
-    target_compile_options(${target} PRIVATE -Wno-shadow)
   endif()
 endfunction()

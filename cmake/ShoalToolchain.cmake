@@ -30,9 +30,12 @@ endif()
 option(SHOAL_WERROR "Warnings are errors" ${werror})
 
 add_library(shoal_options INTERFACE)
+# In files that are compiled together Clang takes a name that a later file has again, as in a function, for one that hides the
+# earlier file's.
+set(together_by_clang $<AND:$<CXX_COMPILER_ID:Clang>,$<BOOL:$<TARGET_PROPERTY:UNITY_BUILD>>>)
 target_compile_options(
   shoal_options
-  INTERFACE -Wall -Wextra $<$<BOOL:${SHOAL_WERROR}>:-Werror> -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers
+  INTERFACE -Wall -Wextra $<$<BOOL:${SHOAL_WERROR}>:-Werror> $<$<NOT:${together_by_clang}>:-Wshadow> -Wnon-virtual-dtor -Wno-missing-field-initializers
             # The numerics promise (docs/numerics.md): an FMA is written where it is meant, never made up.
             -ffp-contract=off -fno-fast-math)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

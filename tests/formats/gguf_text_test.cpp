@@ -190,8 +190,10 @@ std::vector<std::string> Words(std::string_view pre, const std::string& text) {
   builder.add_strings("tokenizer.ggml.merges", merges);
   const absl::StatusOr<Tokenizer> tokenizer = TokenizerIn(builder);
   EXPECT_TRUE(tokenizer.ok()) << ToString(tokenizer.status());
+  const auto ids = tokenizer->encode(text, {});
+  EXPECT_TRUE(ids.ok()) << ToString(ids.status());
   std::vector<std::string> words;
-  for (const int32_t id : *tokenizer->encode(text, {})) words.push_back(tokenizer->token_bytes(id).value());
+  for (const int32_t id : *ids) words.push_back(tokenizer->token_bytes(id).value());
   return words;
 }
 

@@ -361,11 +361,21 @@ class Booted:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.outer.poll() is None:
             self.first = (run("pgrep", "-P", self.outer.pid, check=False).stdout.split() or [None])[0]
-            if self.first and self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded"):
+            if self.is_systemd() and self.run("systemctl", "is-system-running", check=False).stdout.strip() in ("running", "degraded"):
                 return self
             time.sleep(0.2)
+        status = self.outer.poll()
         self.__exit__()
-        raise Unbootable(Path(self.log.name).read_text()[-500:].strip() or f"exit status {self.outer.poll()}")
+        said = Path(self.log.name).read_text()[-500:].strip() or f"exit status {status}"
+        # boot.sh ends with 9 where this system has no cgroups for it; all else is a fault.
+        raise Unbootable(said) if status == 9 else Failed(f"systemd does not start: {said}")
+
+    def is_systemd(self):
+        """Whether the first process in there is a systemd by now: until then this system's own would answer."""
+        try:
+            return self.first is not None and Path(f"/proc/{self.first}/comm").read_text() == "systemd\n"
+        except OSError:
+            return False
 
     def __exit__(self, *_):
         # Whatever runs in it ends with its first process.
@@ -588,6 +598,12 @@ def check_mounts(documents):
         served = {mount["name"] for one in pod.get("containers", []) for mount in one.get("volumeMounts", [])}
         if served & {"authority", "scratch"}:
             raise Failed(f"{document['kind']} {document['metadata']['name']}: what serves sees the authority's key")
+        authority = {volume["secret"]["secretName"] for volume in pod.get("volumes", []) if volume["name"] == "authority"}
+        for volume in pod.get("volumes", []):
+            secret = volume.get("secret", {})
+            if volume["name"] in served and secret.get("secretName") in authority and \
+                    [item["key"] for item in secret.get("items", [])] != ["tls.crt"]:
+                raise Failed(f"{document['metadata']['name']}: {volume['name']} shows what serves the authority's key")
 
 
 def chart():

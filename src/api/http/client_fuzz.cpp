@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -106,8 +108,9 @@ void CheckAnswer(std::string_view bytes) {
   const auto reply = client.get("/", Deadline::after_ms(kTimeoutMs));
   if (!reply.ok()) SHOAL_CHECK(absl::IsUnavailable(reply.status()) || absl::IsDataLoss(reply.status()));
   int events = 0;
-  (void)client.post_events("/", "{}", Deadline::after_ms(kTimeoutMs),
-                           [&](std::string_view) { return ++events < 100; });
+  const auto streamed = client.post_events("/", "{}", Deadline::after_ms(kTimeoutMs),
+                                           [&](std::string_view) { return ++events < 100; });
+  SHOAL_CHECK(!absl::IsDeadlineExceeded(streamed.status()));
   auto many =
       AsyncHttpClient::Create({.host = "127.0.0.1", .port = server.port(), .prefix = "", .headers = {}});
   SHOAL_CHECK(many.ok());
