@@ -274,15 +274,23 @@ double KernelMeter::read_gbs(ThreadPool& pool) const {
 
 double KernelMeter::int8_gops(ThreadPool& pool, std::initializer_list<int64_t> rows) const {
   const Kernels& kernels = SelectKernels(options_.isa);
-  const PackedView weights = affine_.view();
+  PackedView weights = affine_.view();
   const QuantizedRows x = QuantizedRowsIn(codes_.data(), kRows, kCols, kGroup);
+  const int64_t all_tiles = weights.tiles();
   const int64_t tiles_used =
-      std::min({weights.tiles(), kTilesPerThread * pool.threads(), output_values() / (kRows * kTileRows)});
+      std::min({all_tiles, kTilesPerThread * pool.threads(), output_values() / (kRows * kTileRows)});
+  weights.rows = tiles_used * kTileRows;
+  // Each product has other weights, which come from memory, as those of a layer do.
+  auto turn = [&, first = int64_t{0}]() mutable {
+    weights.data = affine_.view().data + first * weights.tile_bytes;
+    first = first + 2 * tiles_used <= all_tiles ? first + tiles_used : 0;
+  };
   auto* out = reinterpret_cast<float*>(output_.data());
   double ops = 0;
   for (const int64_t count : rows) ops += 2.0 * static_cast<double>(count * kCols * tiles_used * kTileRows);
   return 1e-9 * rate(pool, ops, [&] {
            for (const int64_t count : rows) {
+             turn();
              pool.run_ranges(tiles_used, 1, [&](Range tiles) {
                kernels.matmul_affine({.x = x.rows_between({0, count}),
                                       .w = weights,
