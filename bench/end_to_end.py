@@ -52,11 +52,11 @@ def cases(models):
 def generate(url, prompt, count, banned, temperature=0):
     """Streams `count` tokens after `prompt` (ids). Returns the arrival times of the pieces, from the request on."""
     body = {"prompt": prompt, "max_tokens": count, "temperature": temperature, "stream": True, "stream_options": {"include_usage": True},
-            "logit_bias": {str(i): -100 for i in banned}}
+            "logit_bias": {str(i): -100 for i in banned}, "ignore_eos": True}
     request = urllib.request.Request(url + "/v1/completions", json.dumps(body).encode(),
                                      {"Content-Type": "application/json"})
     begin = time.perf_counter()
-    times, usage = [], None
+    times, usage, reason = [], None, None
     with urllib.request.urlopen(request, timeout=900) as response:
         for line in response:
             if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
@@ -68,8 +68,9 @@ def generate(url, prompt, count, banned, temperature=0):
                 usage = event["usage"]
             if event["choices"]:
                 times.append(time.perf_counter() - begin)
+                reason = event["choices"][0].get("finish_reason") or reason
     if usage is None or usage["completion_tokens"] != count:
-        raise RuntimeError(f"expected {count} tokens, got {usage}")
+        raise RuntimeError(f"expected {count} tokens, got {usage}, ended by {reason!r}")
     return times[0], times[-1]
 
 
