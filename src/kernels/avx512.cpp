@@ -18,13 +18,6 @@ namespace {
 constexpr bool kSplatsInOperands = true;
 #include "kernels/lane_avx512_kernels.inc"
 
-constexpr Kernels kTable = {
-    .isa = Isa::kAvx512,
-#define SHOAL_KERNEL(result, name, Args) .name = name,
-#include "kernels/kernel_list.inc"
-#undef SHOAL_KERNEL
-};
-
 }  // namespace
 
 const Kernels& Avx512Kernels() { return kTable; }
