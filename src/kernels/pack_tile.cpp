@@ -147,7 +147,7 @@ void PackTile(const AffineView& source, int64_t first_row, uint8_t* record) {
   const int64_t row_bytes = source.words_per_row() * 4;
   const int64_t groups = source.groups_per_row();
   const int64_t panels = AffineSpan(source.group) / kPanelCols;
-  const int64_t together = AffineSpan(source.group) / source.group;  // Groups of a record.
+  const int64_t together = AffineGroupsTogether(source.group);
   const auto* words = static_cast<const uint8_t*>(source.words) + first_row * row_bytes;
   const auto* scales = static_cast<const uint8_t*>(source.scales) + first_row * groups * kScaleSize;
   const auto* biases = static_cast<const uint8_t*>(source.biases) + first_row * groups * kScaleSize;

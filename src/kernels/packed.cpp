@@ -28,7 +28,7 @@ struct RecordLayout {
 RecordLayout LayoutOf(const PackedFormat& format) {
   const int64_t span = AffineSpan(format.group);
   return {.panels = span / kPanelCols,
-          .groups = span / format.group,
+          .groups = AffineGroupsTogether(format.group),
           .code_bytes = format.bits * kRegisterBytes * (span / kPanelCols),
           .scale_bytes = kTileRows * DTypeBytes(format.dtype)};
 }

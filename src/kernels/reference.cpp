@@ -162,7 +162,7 @@ struct WeightGroup {
 };
 
 WeightGroup GroupOf(const PackedView& w, int64_t row, int64_t index) {
-  const int64_t together = AffineSpan(w.format.group) / w.format.group;
+  const int64_t together = AffineGroupsTogether(w.format.group);
   WeightGroup group{w.data + row / kLanes * w.tile_bytes, index % together, w.format,
                     static_cast<int>(row % kLanes)};
   group.record += index / together * (group.code_bytes() + together * 2 * group.scale_bytes());

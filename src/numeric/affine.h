@@ -23,6 +23,8 @@ constexpr bool IsAffineForm(int64_t bits, int64_t group) {
 }
 /// Columns that codes come in: a group, or two groups of 16.
 constexpr int64_t AffineSpan(int64_t group) { return group < 32 ? 32 : group; }
+/// Groups that such columns hold: one, or two.
+constexpr int64_t AffineGroupsTogether(int64_t group) { return AffineSpan(group) / group; }
 
 /// A view of a quantized matrix w[n, k] = scale[n, k / group] * code[n, k] + bias[n, k / group].
 ///   words           u32 [rows, cols * bits / 32]: a row is one little-endian bit stream, with code k at
