@@ -10,8 +10,6 @@
 namespace shoal {
 namespace {
 
-using Kind = GgufStem::Kind;
-
 constexpr GgufStem kProjections[] = {{"attn_q", "self_attn.q_proj"},
                                      {"attn_k", "self_attn.k_proj"},
                                      {"attn_v", "self_attn.v_proj"},
@@ -30,12 +28,12 @@ constexpr GgufStem kMixtralExperts[] = {
     {"ffn_up_exps", "block_sparse_moe.switch_mlp.up_proj"},
     {"ffn_down_exps", "block_sparse_moe.switch_mlp.down_proj"},
     // Before the format had stacks (April 2024):
-    {"ffn_gate", "block_sparse_moe.experts.*.w1", Kind::kEach},
-    {"ffn_up", "block_sparse_moe.experts.*.w3", Kind::kEach},
-    {"ffn_down", "block_sparse_moe.experts.*.w2", Kind::kEach},
+    {"ffn_gate", "block_sparse_moe.experts.*.w1", StemKind::kEach},
+    {"ffn_up", "block_sparse_moe.experts.*.w3", StemKind::kEach},
+    {"ffn_down", "block_sparse_moe.experts.*.w2", StemKind::kEach},
 };
 constexpr GgufStem kQwen2MoeShared[] = {
-    {"ffn_gate_inp_shexp", "mlp.shared_expert_gate", Kind::kPlain, GgufStem::Shape::kRow},
+    {"ffn_gate_inp_shexp", "mlp.shared_expert_gate", StemKind::kPlain, StemShape::kRow},
     {"ffn_gate_shexp", "mlp.shared_expert.gate_proj"},
     {"ffn_up_shexp", "mlp.shared_expert.up_proj"},
     {"ffn_down_shexp", "mlp.shared_expert.down_proj"},
@@ -58,14 +56,15 @@ constexpr GgufStem kLatentAttention[] = {
     {"attn_v_b", "self_attn.unembed_out"},
     {"attn_output", "self_attn.o_proj"},
 };
-constexpr GgufStem kSelectionBias[] = {{"exp_probs_b", "mlp.gate.e_score_correction_bias", Kind::kWholeName}};
+constexpr GgufStem kSelectionBias[] = {
+    {"exp_probs_b", "mlp.gate.e_score_correction_bias", StemKind::kWholeName}};
 constexpr GgufStem kFused[] = {{"attn_qkv", "self_attn.qkv_proj"},
                                {"attn_output", "self_attn.o_proj"},
                                {"ffn_up", "mlp.gate_up_proj"},
                                {"ffn_down", "mlp.down_proj"}};
 constexpr GgufStem kGptOss[] = {{"attn_norm", "input_layernorm"},
                                 {"post_attention_norm", "post_attention_layernorm"},
-                                {"attn_sinks", "self_attn.sinks", Kind::kWholeName},
+                                {"attn_sinks", "self_attn.sinks", StemKind::kWholeName},
                                 {"ffn_gate_inp", "mlp.router"},
                                 {"ffn_gate_exps", "mlp.experts.gate_proj"},
                                 {"ffn_up_exps", "mlp.experts.up_proj"},

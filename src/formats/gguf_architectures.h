@@ -44,6 +44,9 @@ struct GgufStem {
   Shape shape = Shape::kSame;
   Tiled tiled = Tiled::kNothing;
 };
+using StemKind = GgufStem::Kind;
+using StemShape = GgufStem::Shape;
+using StemTiled = GgufStem::Tiled;
 
 /// Value heads that lie in turns of their key heads (TiledHeads).
 struct GgufValueHeads {
@@ -201,6 +204,8 @@ inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";
 inline constexpr std::string_view kGgufRopeLong = "rope_factors_long.weight";
 inline constexpr std::string_view kGgufRopeShort = "rope_factors_short.weight";
 
+/// A share of `whole`, such that the integer part of share * whole is `part`.
+double GgufShareOf(int64_t part, int64_t whole);
 /// rope_theta, rope_scaling and, where not all of `head_dim` dimensions are rotated, partial_rotary_factor.
 absl::Status AddGgufRope(GgufDraft& draft, int64_t head_dim);
 

@@ -10,22 +10,18 @@
 namespace shoal {
 namespace {
 
-using DeltaKind = GgufStem::Kind;
-using DeltaShape = GgufStem::Shape;
-using Tiled = GgufStem::Tiled;
-
 /// Norms of rows and heads are 1 + w as in MLX's folders, whose names and taps these therefore are.
 constexpr GgufStem kQwenDelta[] = {
     {"post_attention_norm", "post_attention_layernorm"},
-    {"attn_qkv", "linear_attn.in_proj_qkv", DeltaKind::kPlain, DeltaShape::kSame, Tiled::kLastRows},
-    {"attn_gate", "linear_attn.in_proj_z", DeltaKind::kPlain, DeltaShape::kSame, Tiled::kRows},
-    {"ssm_beta", "linear_attn.in_proj_b", DeltaKind::kPlain, DeltaShape::kSame, Tiled::kSingle},
-    {"ssm_alpha", "linear_attn.in_proj_a", DeltaKind::kPlain, DeltaShape::kSame, Tiled::kSingle},
-    {"ssm_conv1d", "linear_attn.conv1d", DeltaKind::kPlain, DeltaShape::kMlxTaps, Tiled::kLastRows},
-    {"ssm_dt", "linear_attn.dt_bias", DeltaKind::kWholeName, DeltaShape::kSame, Tiled::kSingle},
-    {"ssm_a", "linear_attn.minus_exp_A_log", DeltaKind::kWholeName, DeltaShape::kSame, Tiled::kSingle},
+    {"attn_qkv", "linear_attn.in_proj_qkv", StemKind::kPlain, StemShape::kSame, StemTiled::kLastRows},
+    {"attn_gate", "linear_attn.in_proj_z", StemKind::kPlain, StemShape::kSame, StemTiled::kRows},
+    {"ssm_beta", "linear_attn.in_proj_b", StemKind::kPlain, StemShape::kSame, StemTiled::kSingle},
+    {"ssm_alpha", "linear_attn.in_proj_a", StemKind::kPlain, StemShape::kSame, StemTiled::kSingle},
+    {"ssm_conv1d", "linear_attn.conv1d", StemKind::kPlain, StemShape::kMlxTaps, StemTiled::kLastRows},
+    {"ssm_dt", "linear_attn.dt_bias", StemKind::kWholeName, StemShape::kSame, StemTiled::kSingle},
+    {"ssm_a", "linear_attn.minus_exp_A_log", StemKind::kWholeName, StemShape::kSame, StemTiled::kSingle},
     {"ssm_norm", "linear_attn.norm"},
-    {"ssm_out", "linear_attn.out_proj", DeltaKind::kPlain, DeltaShape::kSame, Tiled::kColumns},
+    {"ssm_out", "linear_attn.out_proj", StemKind::kPlain, StemShape::kSame, StemTiled::kColumns},
     // Of Qwen3-Next:
     {"ssm_ba", "linear_attn.in_proj_ba"},
     {"ssm_in", "linear_attn.in_proj_qkvz"},  // In files from before attn_qkv and attn_gate.
@@ -33,18 +29,18 @@ constexpr GgufStem kQwenDelta[] = {
 constexpr GgufStem kKimiDelta[] = {
     {"attn_k", "self_attn.k_proj"},
     {"attn_v", "self_attn.v_proj"},
-    {"ssm_conv1d_q", "self_attn.q_conv1d", DeltaKind::kPlain, DeltaShape::kTaps},
-    {"ssm_conv1d_k", "self_attn.k_conv1d", DeltaKind::kPlain, DeltaShape::kTaps},
-    {"ssm_conv1d_v", "self_attn.v_conv1d", DeltaKind::kPlain, DeltaShape::kTaps},
+    {"ssm_conv1d_q", "self_attn.q_conv1d", StemKind::kPlain, StemShape::kTaps},
+    {"ssm_conv1d_k", "self_attn.k_conv1d", StemKind::kPlain, StemShape::kTaps},
+    {"ssm_conv1d_v", "self_attn.v_conv1d", StemKind::kPlain, StemShape::kTaps},
     {"ssm_f_a", "self_attn.f_a_proj"},
     {"ssm_f_b", "self_attn.f_b_proj"},
     {"ssm_g_a", "self_attn.g_a_proj"},
     {"ssm_g_b", "self_attn.g_b_proj"},
     {"ssm_beta", "self_attn.b_proj"},
-    {"ssm_dt", "self_attn.dt_bias", DeltaKind::kWholeName},
-    {"ssm_a", "self_attn.minus_exp_A_log", DeltaKind::kWholeName, DeltaShape::kVector},
+    {"ssm_dt", "self_attn.dt_bias", StemKind::kWholeName},
+    {"ssm_a", "self_attn.minus_exp_A_log", StemKind::kWholeName, StemShape::kVector},
     {"ssm_norm", "self_attn.o_norm"},
-    {"exp_probs_b", "mlp.e_score_correction_bias", DeltaKind::kWholeName},  // As in MLX's folders.
+    {"exp_probs_b", "mlp.e_score_correction_bias", StemKind::kWholeName},  // As in MLX's folders.
 };
 
 /// Which layers are recurrent: a flag for each, or all but every n-th, the fourth where the file is silent.

@@ -11,9 +11,6 @@
 namespace shoal {
 namespace {
 
-using StemKind = GgufStem::Kind;
-using StemShape = GgufStem::Shape;
-
 constexpr GgufStem kGlm4MoeNorm[] = {{"post_attention_norm", "post_attention_layernorm"}};
 constexpr GgufStem kMinimaxBias[] = {
     {"exp_probs_b", "block_sparse_moe.e_score_correction_bias", StemKind::kWholeName}};

@@ -43,29 +43,28 @@ constexpr GgufStem kLayerInput[] = {{"inp_gate", "per_layer_input_gate"},
                                     {"post_norm", "post_per_layer_input_norm"}};
 constexpr GgufStem kAltUpStreams[] = {{"altup_proj", "model.altup_projections"},
                                       {"altup_unembd_proj", "model.altup_unembed_projections"}};
-constexpr GgufStem kAltUp[] = {
-    {"altup_router", "altup.modality_router"},
-    {"altup_router_norm", "altup.router_norm"},
-    {"altup_predict_coef", "altup.prediction_coefs"},
-    {"altup_correct_coef", "altup.correction_coefs"},
-    {"altup_correct_scale", "altup.correct_output_scale", GgufStem::Kind::kWholeName},
-    {"laurel_l", "laurel.linear_left"},
-    {"laurel_r", "laurel.linear_right"},
-    {"laurel_post_norm", "laurel.post_laurel_norm"}};
-constexpr GgufStem kGemma4[] = {{"layer_output_scale", "layer_scalar", GgufStem::Kind::kWholeName}};
+constexpr GgufStem kAltUp[] = {{"altup_router", "altup.modality_router"},
+                               {"altup_router_norm", "altup.router_norm"},
+                               {"altup_predict_coef", "altup.prediction_coefs"},
+                               {"altup_correct_coef", "altup.correction_coefs"},
+                               {"altup_correct_scale", "altup.correct_output_scale", StemKind::kWholeName},
+                               {"laurel_l", "laurel.linear_left"},
+                               {"laurel_r", "laurel.linear_right"},
+                               {"laurel_post_norm", "laurel.post_laurel_norm"}};
+constexpr GgufStem kGemma4[] = {{"layer_output_scale", "layer_scalar", StemKind::kWholeName}};
 // Gate and up as one, as the hub has them; or apart.
 constexpr GgufStem kGemma4Experts[] = {
     {"pre_ffw_norm_2", "pre_feedforward_layernorm_2"},
     {"post_ffw_norm_1", "post_feedforward_layernorm_1"},
     {"post_ffw_norm_2", "post_feedforward_layernorm_2"},
     {"ffn_gate_inp", "router.proj"},
-    {"ffn_gate_inp.scale", "router.scale", GgufStem::Kind::kWholeName},
-    {"ffn_down_exps.scale", "router.per_expert_scale", GgufStem::Kind::kWholeName},
-    {"ffn_gate_up_exps", "experts.gate_up_proj", GgufStem::Kind::kWholeName},
+    {"ffn_gate_inp.scale", "router.scale", StemKind::kWholeName},
+    {"ffn_down_exps.scale", "router.per_expert_scale", StemKind::kWholeName},
+    {"ffn_gate_up_exps", "experts.gate_up_proj", StemKind::kWholeName},
     {"ffn_gate_exps", "experts.switch_glu.gate_proj"},
     {"ffn_up_exps", "experts.switch_glu.up_proj"},
 };
-constexpr GgufStem kGemma4FusedDown[] = {{"ffn_down_exps", "experts.down_proj", GgufStem::Kind::kWholeName}};
+constexpr GgufStem kGemma4FusedDown[] = {{"ffn_down_exps", "experts.down_proj", StemKind::kWholeName}};
 constexpr GgufStem kGemma4StackedDown[] = {{"ffn_down_exps", "experts.switch_glu.down_proj"}};
 
 /// What Gemma 3n and 4 have: norms as they are, an input for each layer, windows, and layers that take the keys and values
@@ -191,17 +190,12 @@ absl::Status AddGemma4Attention(GgufDraft& draft, const std::vector<bool>& windo
   if (config.contains("rope_scaling")) return keys.refuse(".rope.scaling.type", "nothing");
   if (config.contains("partial_rotary_factor")) return keys.refuse(".rope.dimension_count", "the key length");
   ASSIGN_OR_RETURN(const auto local, keys.optional_number(".rope.freq_base_swa"));
-  const int64_t pairs = full_dim / 2;
-  double share = static_cast<double>(draft.rotating_pairs) / static_cast<double>(pairs);
-  // Chosen so that the integer part of share * pairs is their number.
-  if (share * static_cast<double>(pairs) < static_cast<double>(draft.rotating_pairs))
-    share = std::nextafter(share, 2.0);
   config["rope_parameters"] = {
       {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", local.value_or(10000.0)}}},
       {"full_attention",
        {{"rope_type", "proportional"},
         {"rope_theta", config["rope_theta"]},
-        {"partial_rotary_factor", share}}}};
+        {"partial_rotary_factor", GgufShareOf(draft.rotating_pairs, full_dim / 2)}}}};
   config.erase("rope_theta");
   ASSIGN_OR_RETURN(const std::vector<int64_t> kv_heads,
                    draft.per_layer(".attention.head_count_kv", kPositive));

@@ -60,21 +60,21 @@ std::optional<SplitName> SplitTensorName(std::string_view name) {
 std::vector<int64_t> HubShape(GgufStem::Shape shape, const GgufTensor& tensor) {
   const std::vector<int64_t>& here = tensor.shape;
   switch (shape) {
-    case GgufStem::Shape::kRow:
+    case StemShape::kRow:
       if (here.size() == 1) return {1, here[0]};
       break;
-    case GgufStem::Shape::kTaps:
-    case GgufStem::Shape::kMlxTaps:
+    case StemShape::kTaps:
+    case StemShape::kMlxTaps:
       if (here.size() >= 2 && here.back() > 0 && tensor.blocks == BlockType::kNone) {
         const int64_t channels = *ElementCount(here) / here.back();
-        if (shape == GgufStem::Shape::kTaps) return {channels, 1, here.back()};
+        if (shape == StemShape::kTaps) return {channels, 1, here.back()};
         return {channels, here.back(), 1};
       }
       break;
-    case GgufStem::Shape::kVector:
+    case StemShape::kVector:
       if (here.size() > 1 && tensor.blocks == BlockType::kNone) return {*ElementCount(here)};
       break;
-    case GgufStem::Shape::kSame:
+    case StemShape::kSame:
       break;
   }
   return {};
@@ -83,20 +83,20 @@ std::vector<int64_t> HubShape(GgufStem::Shape shape, const GgufTensor& tensor) {
 /// The name below its layer.
 std::string NameOf(const GgufStem& stem, const SplitName& split) {
   std::string hub(stem.hub);
-  if (stem.kind == GgufStem::Kind::kWholeName) return hub;
-  if (stem.kind == GgufStem::Kind::kEach) hub.replace(hub.find('*'), 1, split.expert);
+  if (stem.kind == StemKind::kWholeName) return hub;
+  if (stem.kind == StemKind::kEach) hub.replace(hub.find('*'), 1, split.expert);
   return hub + std::string(split.suffix);
 }
 
 /// In which order the tensor has value heads. It says so only where they fill it.
 absl::StatusOr<TiledHeads> OrderOf(const GgufDraft& draft, const GgufStem& stem, const GgufTensor& tensor) {
   const GgufValueHeads& heads = draft.value_heads;
-  if (stem.tiled == GgufStem::Tiled::kNothing || heads.groups == 0) return TiledHeads{};
+  if (stem.tiled == StemTiled::kNothing || heads.groups == 0) return TiledHeads{};
   TiledHeads tiled{.groups = heads.groups, .per_group = heads.per_group, .size = heads.value_dim};
-  if (stem.tiled == GgufStem::Tiled::kSingle) tiled.size = 1;
-  if (stem.tiled == GgufStem::Tiled::kLastRows) tiled.begin = heads.before;
-  tiled.columns = stem.tiled == GgufStem::Tiled::kColumns;
-  const bool taps = stem.shape == GgufStem::Shape::kMlxTaps;
+  if (stem.tiled == StemTiled::kSingle) tiled.size = 1;
+  if (stem.tiled == StemTiled::kLastRows) tiled.begin = heads.before;
+  tiled.columns = stem.tiled == StemTiled::kColumns;
+  const bool taps = stem.shape == StemShape::kMlxTaps;
   const int64_t found = tiled.columns ? tensor.shape.back()
                         : taps        ? *ElementCount(tensor.shape) / tensor.shape.back()
                                       : tensor.shape.front();
@@ -121,8 +121,8 @@ absl::StatusOr<GgufName> HubName(const GgufDraft& draft, std::string_view archit
   if (split && split->layer >= draft.layers && split->layer < draft.blocks) return GgufName{};
   const std::span<const GgufStem> stems = split && split->layer >= 0 ? draft.stems : draft.outside;
   const auto fits = [&](const GgufStem& stem) {
-    return stem.gguf == split->stem && (stem.kind == GgufStem::Kind::kEach) == !split->expert.empty() &&
-           (stem.kind == GgufStem::Kind::kWholeName || !split->suffix.empty());
+    return stem.gguf == split->stem && (stem.kind == StemKind::kEach) == !split->expert.empty() &&
+           (stem.kind == StemKind::kWholeName || !split->suffix.empty());
   };
   const auto stem = split ? std::ranges::find_if(stems, fits) : stems.end();
   if (stem == stems.end()) {

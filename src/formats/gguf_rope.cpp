@@ -109,16 +109,18 @@ absl::Status AddLongRope(GgufDraft& draft, int64_t pairs) {
 
 }  // namespace
 
+double GgufShareOf(int64_t part, int64_t whole) {
+  const double share = static_cast<double>(part) / static_cast<double>(whole);
+  return share * static_cast<double>(whole) < static_cast<double>(part) ? std::nextafter(share, 2.0) : share;
+}
+
 absl::Status AddGgufRope(GgufDraft& draft, int64_t head_dim) {
   ASSIGN_OR_RETURN(const std::optional<double> theta, draft.keys.optional_number(".rope.freq_base"));
   draft.config["rope_theta"] = theta.value_or(10000.0);  // llama.cpp's default.
   ASSIGN_OR_RETURN(const auto rotary, draft.keys.optional_int(".rope.dimension_count"));
   const int64_t dims = rotary.value_or(head_dim);
   if (dims != head_dim) {
-    double share = static_cast<double>(dims) / static_cast<double>(head_dim);
-    // Chosen so that the integer part of factor * head_dim is dims.
-    if (share * static_cast<double>(head_dim) < static_cast<double>(dims)) share = std::nextafter(share, 2.0);
-    draft.config["partial_rotary_factor"] = share;
+    draft.config["partial_rotary_factor"] = GgufShareOf(dims, head_dim);
   }
   ASSIGN_OR_RETURN(const std::vector<float> factors, RopeTable(draft, kGgufRopeFactors, dims / 2));
   draft.rotating_pairs = dims / 2;

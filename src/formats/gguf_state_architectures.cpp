@@ -10,9 +10,6 @@
 namespace shoal {
 namespace {
 
-using OfStem = GgufStem::Kind;
-using AsShape = GgufStem::Shape;
-
 constexpr GgufStem kLfm2[] = {
     {"attn_norm", "operator_norm"},
     {"ffn_norm", "ffn_norm"},
@@ -22,14 +19,14 @@ constexpr GgufStem kLfm2[] = {
     {"attn_output", "self_attn.out_proj"},
     {"attn_q_norm", "self_attn.q_layernorm"},
     {"attn_k_norm", "self_attn.k_layernorm"},
-    {"shortconv.conv", "conv.conv", OfStem::kPlain, AsShape::kTaps},
+    {"shortconv.conv", "conv.conv", StemKind::kPlain, StemShape::kTaps},
     {"shortconv.in_proj", "conv.in_proj"},
     {"shortconv.out_proj", "conv.out_proj"},
     {"ffn_gate", "feed_forward.w1"},
     {"ffn_up", "feed_forward.w3"},
     {"ffn_down", "feed_forward.w2"},
     {"ffn_gate_inp", "feed_forward.gate"},
-    {"exp_probs_b", "feed_forward.expert_bias", OfStem::kWholeName},
+    {"exp_probs_b", "feed_forward.expert_bias", StemKind::kWholeName},
     {"ffn_gate_exps", "feed_forward.switch_mlp.gate_proj"},
     {"ffn_up_exps", "feed_forward.switch_mlp.up_proj"},
     {"ffn_down_exps", "feed_forward.switch_mlp.down_proj"},
@@ -44,11 +41,11 @@ constexpr GgufStem kBackboneOutside[] = {
 constexpr GgufStem kBackboneMamba[] = {
     {"attn_norm", "norm"},
     {"ssm_in", "mixer.in_proj"},
-    {"ssm_conv1d", "mixer.conv1d", OfStem::kPlain, AsShape::kTaps},
-    {"ssm_dt", "mixer.dt_bias", OfStem::kWholeName},
-    {"ssm_a", "mixer.minus_exp_A_log", OfStem::kWholeName, AsShape::kVector},
-    {"ssm_d", "mixer.D", OfStem::kWholeName, AsShape::kVector},
-    {"ssm_norm", "mixer.norm", OfStem::kPlain, AsShape::kVector},
+    {"ssm_conv1d", "mixer.conv1d", StemKind::kPlain, StemShape::kTaps},
+    {"ssm_dt", "mixer.dt_bias", StemKind::kWholeName},
+    {"ssm_a", "mixer.minus_exp_A_log", StemKind::kWholeName, StemShape::kVector},
+    {"ssm_d", "mixer.D", StemKind::kWholeName, StemShape::kVector},
+    {"ssm_norm", "mixer.norm", StemKind::kPlain, StemShape::kVector},
     {"ssm_out", "mixer.out_proj"},
 };
 constexpr GgufStem kNemotronH[] = {
@@ -59,7 +56,7 @@ constexpr GgufStem kNemotronH[] = {
     {"ffn_up", "mixer.up_proj"},
     {"ffn_down", "mixer.down_proj"},
     {"ffn_gate_inp", "mixer.gate"},
-    {"exp_probs_b", "mixer.gate.e_score_correction_bias", OfStem::kWholeName},
+    {"exp_probs_b", "mixer.gate.e_score_correction_bias", StemKind::kWholeName},
     {"ffn_up_exps", "mixer.switch_mlp.fc1"},
     {"ffn_down_exps", "mixer.switch_mlp.fc2"},
     {"ffn_up_shexp", "mixer.shared_experts.up_proj"},
@@ -67,11 +64,11 @@ constexpr GgufStem kNemotronH[] = {
 };
 constexpr GgufStem kGraniteMamba[] = {
     {"ssm_in", "mamba.in_proj"},
-    {"ssm_conv1d", "mamba.conv1d", OfStem::kPlain, AsShape::kTaps},
-    {"ssm_dt", "mamba.dt_bias", OfStem::kWholeName},
-    {"ssm_a", "mamba.minus_exp_A_log", OfStem::kWholeName, AsShape::kVector},
-    {"ssm_d", "mamba.D", OfStem::kWholeName, AsShape::kVector},
-    {"ssm_norm", "mamba.norm", OfStem::kPlain, AsShape::kVector},
+    {"ssm_conv1d", "mamba.conv1d", StemKind::kPlain, StemShape::kTaps},
+    {"ssm_dt", "mamba.dt_bias", StemKind::kWholeName},
+    {"ssm_a", "mamba.minus_exp_A_log", StemKind::kWholeName, StemShape::kVector},
+    {"ssm_d", "mamba.D", StemKind::kWholeName, StemShape::kVector},
+    {"ssm_norm", "mamba.norm", StemKind::kPlain, StemShape::kVector},
     {"ssm_out", "mamba.out_proj"},
     {"ffn_gate_shexp", "shared_mlp.gate_proj"},
     {"ffn_up_shexp", "shared_mlp.up_proj"},
@@ -80,14 +77,14 @@ constexpr GgufStem kGraniteMamba[] = {
 
 constexpr GgufStem kMamba1[] = {
     {"ssm_in", "mamba.in_proj"},
-    {"ssm_conv1d", "mamba.conv1d", OfStem::kPlain, AsShape::kTaps},
+    {"ssm_conv1d", "mamba.conv1d", StemKind::kPlain, StemShape::kTaps},
     {"ssm_x", "mamba.x_proj"},
     {"ssm_dt", "mamba.dt_proj"},
     {"ssm_dt_norm", "mamba.dt_layernorm"},
     {"ssm_b_norm", "mamba.b_layernorm"},
     {"ssm_c_norm", "mamba.c_layernorm"},
-    {"ssm_a", "mamba.minus_exp_A_log", OfStem::kWholeName},
-    {"ssm_d", "mamba.D", OfStem::kWholeName, AsShape::kVector},
+    {"ssm_a", "mamba.minus_exp_A_log", StemKind::kWholeName},
+    {"ssm_d", "mamba.D", StemKind::kWholeName, StemShape::kVector},
     {"ssm_out", "mamba.out_proj"},
 };
 constexpr GgufStem kFeedForward[] = {
