@@ -93,10 +93,7 @@ WeightRef VectorAt(const std::string& base, const char* suffix, int64_t size) {
 
 /// A small matrix, which is read as a vector.
 WeightRef CoefficientsAt(const std::string& base, int64_t rows, int64_t cols) {
-  WeightRef ref = VectorAt(base, "weight", rows * cols);
-  ref.sources[0].strided =
-      WeightSource::StridedView{.stored_shape = {rows, cols}, .offset = 0, .row_stride = 0, .col_stride = 1};
-  return ref;
+  return {.shape = {rows * cols}, .sources = {ReshapedAt(base, "weight", {rows, cols})}};
 }
 
 struct Gemma3nSizes {
