@@ -131,27 +131,17 @@ void ThreadPool::deal(int64_t chunks) {
   }
 }
 
-Range ThreadPool::TakeFirst(Share& share) {
+Range ThreadPool::Take(Share& share, End from) {
   uint64_t word = share.left.load(std::memory_order_relaxed);
   while (true) {
     const Range left = Unpack(word);
     if (left.empty()) return {};
-    const int64_t end = left.begin + (left.size() + 1) / 2;
-    if (share.left.compare_exchange_weak(word, Pack({end, left.end}), std::memory_order_relaxed)) {
-      return {left.begin, end};
-    }
-  }
-}
-
-Range ThreadPool::TakeLast(Share& share) {
-  uint64_t word = share.left.load(std::memory_order_relaxed);
-  while (true) {
-    const Range left = Unpack(word);
-    if (left.empty()) return {};
-    const int64_t begin = left.end - (left.size() + 1) / 2;
-    if (share.left.compare_exchange_weak(word, Pack({left.begin, begin}), std::memory_order_relaxed)) {
-      return {begin, left.end};
-    }
+    const int64_t half = (left.size() + 1) / 2;
+    const int64_t cut = from == End::kFirst ? left.begin + half : left.end - half;
+    const Range before{left.begin, cut};
+    const Range behind{cut, left.end};
+    const auto& [taken, rest] = from == End::kFirst ? std::pair(before, behind) : std::pair(behind, before);
+    if (share.left.compare_exchange_weak(word, Pack(rest), std::memory_order_relaxed)) return taken;
   }
 }
 
@@ -159,14 +149,14 @@ void ThreadPool::work_off(int worker, absl::FunctionRef<void(Range chunks)> work
   Share& own = shares_[static_cast<size_t>(worker)];
   const int64_t begin_ns = NowNs();
   own.chunks = 0;
-  const auto take = [&](Share& from, Range (*taken)(Share&)) {
-    for (Range chunks = taken(from); !chunks.empty(); chunks = taken(from)) {
+  const auto take = [&](Share& from, End end) {
+    for (Range chunks = Take(from, end); !chunks.empty(); chunks = Take(from, end)) {
       work(chunks);
       own.chunks += chunks.size();
     }
   };
-  take(own, TakeFirst);
-  for (int i = 1; i < threads_; ++i) take(shares_[static_cast<size_t>((worker + i) % threads_)], TakeLast);
+  take(own, End::kFirst);
+  for (int i = 1; i < threads_; ++i) take(shares_[static_cast<size_t>((worker + i) % threads_)], End::kLast);
   own.busy_ns = NowNs() - begin_ns;
 }
 

@@ -59,9 +59,9 @@ class ThreadPool {
     int64_t busy_ns = 0;  // In which it did them.
     double speed = 1;     // Relative to the others', over the runs so far.
   };
-  /// Chunks taken from a share, or none.
-  static Range TakeFirst(Share& share);
-  static Range TakeLast(Share& share);
+  /// Half of the chunks that are left of a share, its first or its last ones; or none.
+  enum class End : uint8_t { kFirst, kLast };
+  static Range Take(Share& share, End from);
 
   void serve(int worker);
   void pin(int worker) const;
