@@ -16,7 +16,6 @@
 #include "formats/block_types.h"
 #include "loading/weight_loader.h"
 #include "models/family.h"
-#include "numeric/transcendental.h"
 
 namespace shoal {
 namespace {
@@ -24,11 +23,13 @@ namespace {
 using gguf_testing::Converter;
 using gguf_testing::ExpectSameBits;
 using gguf_testing::ExpectTheBitsOfItsFolder;
+using gguf_testing::ExponentiateDecays;
 using gguf_testing::Json;
 using gguf_testing::Names;
 using gguf_testing::Replace;
 using gguf_testing::RowsOfStack;
 using gguf_testing::SplitKvB;
+using gguf_testing::SqueezeTaps;
 using gguf_testing::StackExperts;
 using gguf_testing::Synthesize;
 using gguf_testing::Tensor;
@@ -108,12 +109,11 @@ Tensor RowsOfKeyHeads(const Tensor& of, std::string name, std::vector<std::pair<
 
 /// `Qwen3NextModel.modify_tensors` and `Qwen2MoeModel.modify_tensors`; split: in_proj_qkvz in two.
 void ModifyQwen(Converter& c, bool split) {
+  ExponentiateDecays(c);
   Tensors result;
   for (Tensor& tensor : c.tensors) {
     std::string& name = tensor.name;
-    if (name.ends_with(".A_log")) {
-      for (float& value : tensor.values) value = -static_cast<float>(Exp(value));
-    } else if (name.find("conv1d") != std::string::npos) {
+    if (name.find("conv1d") != std::string::npos) {
       tensor.shape = {tensor.shape.front(), tensor.shape.back()};
     } else if (name.ends_with("norm.weight") && !name.ends_with("linear_attn.norm.weight")) {
       for (float& value : tensor.values) value += 1;
@@ -209,9 +209,8 @@ TEST(GgufModels, KimiLinearHasTheBitsOfItsFolder) {
     for (Tensor& tensor : c.tensors) {
       if (tensor.name.find("_conv1d.") != std::string::npos)
         tensor.shape = {1, tensor.shape.front(), 1, tensor.shape.back()};
-      if (!tensor.name.ends_with(".A_log")) continue;
-      for (float& value : tensor.values) value = -static_cast<float>(Exp(value));
     }
+    ExponentiateDecays(c);
     SplitKvB(c);
     c.tensors = StackExperts(c.tensors);
     c.set_ints(".attention.head_count_kv", {0, 0, 1, 0, 0, 1, 0});
@@ -256,11 +255,8 @@ const Names kMambaNames = {{".pre_ff_layernorm.", ".ffn_norm."},
 
 /// Decays and taps of Mamba layers (`JambaModel` and `Mamba2Model.modify_tensors`).
 void ModifyMamba(Converter& c) {
-  for (Tensor& tensor : c.tensors) {
-    if (tensor.name.ends_with(".conv1d.weight")) tensor.shape = {tensor.shape.front(), tensor.shape.back()};
-    if (!tensor.name.ends_with(".A_log")) continue;
-    for (float& value : tensor.values) value = -static_cast<float>(Exp(value));
-  }
+  SqueezeTaps(c);
+  ExponentiateDecays(c);
 }
 
 TEST(GgufModels, JambaHasTheBitsOfItsFolder) {

@@ -10,13 +10,13 @@
 
 #include "compute/testing/gguf_converter.h"
 #include "models/family.h"
-#include "numeric/transcendental.h"
 
 namespace shoal {
 namespace {
 
 using gguf_testing::Converter;
 using gguf_testing::ExpectTheBitsOfItsFolder;
+using gguf_testing::ExponentiateDecays;
 using gguf_testing::Json;
 using gguf_testing::Names;
 using gguf_testing::PermuteQueriesAndKeys;
@@ -24,6 +24,7 @@ using gguf_testing::Replace;
 using gguf_testing::RowsOfHeads;
 using gguf_testing::RowsOfStack;
 using gguf_testing::SplitKvB;
+using gguf_testing::SqueezeTaps;
 using gguf_testing::StackExperts;
 using gguf_testing::Tensor;
 using gguf_testing::Tensors;
@@ -360,13 +361,6 @@ TEST(GgufModels, Llama4HasTheBitsOfItsFolder) {
   });
 }
 
-/// [channels, 1, taps] as [channels, taps].
-void SqueezeTaps(Converter& c) {
-  for (Tensor& tensor : c.tensors) {
-    if (tensor.shape.size() == 3 && tensor.shape[1] == 1) tensor.shape.erase(tensor.shape.begin() + 1);
-  }
-}
-
 const Names kLfm2 = {{".operator_norm.", ".attn_norm."},
                      {".self_attn.out_proj.", ".attn_output."},
                      {".self_attn.q_layernorm.", ".attn_q_norm."},
@@ -401,10 +395,8 @@ TEST(GgufModels, Lfm2HasTheBitsOfItsFolderWithExpertsAndWithout) {
 /// Mamba-2 layers as the converter writes them: -e^A_log, vectors as columns, norms by groups.
 void SetMamba(Converter& c, int64_t heads, int64_t groups) {
   SqueezeTaps(c);
+  ExponentiateDecays(c);
   for (Tensor& tensor : c.tensors) {
-    if (tensor.name.ends_with(".A_log")) {
-      for (float& value : tensor.values) value = -static_cast<float>(Exp(value));
-    }
     if (tensor.name.ends_with(".A_log") || tensor.name.ends_with(".D")) tensor.shape.push_back(1);
     if (tensor.name.ends_with(".mixer.norm.weight") || tensor.name.ends_with(".mamba.norm.weight")) {
       tensor.shape = {groups, tensor.shape[0] / groups};

@@ -11,6 +11,7 @@
 #include "convert/synth_model.h"
 #include "convert/testing/checkpoints.h"
 #include "models/family.h"
+#include "numeric/transcendental.h"
 
 namespace shoal::gguf_testing {
 namespace {
@@ -247,6 +248,19 @@ void PermuteQueriesAndKeys(Converter& converter) {
   for (Tensor& tensor : converter.tensors) {
     if (tensor.name.ends_with("q_proj.weight")) PermuteHeads(tensor, converter.config["num_attention_heads"]);
     if (tensor.name.ends_with("k_proj.weight")) PermuteHeads(tensor, converter.config["num_key_value_heads"]);
+  }
+}
+
+void SqueezeTaps(Converter& converter) {
+  for (Tensor& tensor : converter.tensors) {
+    if (tensor.shape.size() == 3 && tensor.shape[1] == 1) tensor.shape.erase(tensor.shape.begin() + 1);
+  }
+}
+
+void ExponentiateDecays(Converter& converter) {
+  for (Tensor& tensor : converter.tensors) {
+    if (!tensor.name.ends_with(".A_log")) continue;
+    for (float& value : tensor.values) value = -static_cast<float>(Exp(value));
   }
 }
 

@@ -165,6 +165,12 @@ void ExpectTheBitsOfItsFolder(std::string_view family, const Json& edits, const 
 /// Those of all layers.
 void PermuteQueriesAndKeys(Converter& converter);
 
+/// Taps of a convolution as the converter writes them: without the dimension of 1.
+void SqueezeTaps(Converter& converter);
+
+/// A_log as the converter writes it: -e^A_log.
+void ExponentiateDecays(Converter& converter);
+
 /// kv_b_proj of 16 heads as files since April 2025 have it: keys [64], transposed, and values [20] apart.
 void SplitKvB(Converter& converter);
 
