@@ -90,9 +90,10 @@ PeerResult ProbePeer(const PeerToCheck& peer, const ClusterKey& key, int64_t byt
     const double took_s = SecondsOf(Clock::now() - begin);
     const double bytes_s = std::max({took_s - SecondsOf(result.round_trip), kLeastShare * took_s, 1e-9});
     const auto rate = static_cast<int64_t>(static_cast<double>(call) / bytes_s);
-    if (call > largest) result.bytes_per_second = 0;
-    largest = std::max(largest, call);
-    if (call == largest) result.bytes_per_second = std::max(result.bytes_per_second, rate);
+    if (call >= largest) {  // The last may be what is left of `bytes`.
+      result.bytes_per_second = call > largest ? rate : std::max(result.bytes_per_second, rate);
+      largest = call;
+    }
     sent += call;
     call = std::min(call * kCallGrowth, kCallBytesMax);
   }

@@ -13,12 +13,15 @@ namespace {
 constexpr int64_t kProbeBytes = int64_t{8} << 20;
 /// For one link: a few round trips and the bytes. What is slower than that is no link for layers.
 constexpr Duration kProbeMax = std::chrono::seconds(2);
+/// What fails with less time left says nothing of its link.
+constexpr Duration kTooLittle = std::chrono::milliseconds(10);
 
 }  // namespace
 
-void LinkTable::keep(const Pair& pair, const PeerResult& result) {
+void LinkTable::keep(const Pair& pair, const PeerResult& result, Deadline deadline) {
   const double trip_s = SecondsOf(result.round_trip);
   if (!result.status.ok() || trip_s <= 0) {
+    if (deadline.remaining() < kTooLittle) return;  // It was cut short.
     // Not asked again and again: it stays what it was.
     const std::lock_guard lock(mutex_);
     entries_[pair].at = Clock::now();
@@ -62,9 +65,9 @@ void LinkTable::measure(const Members& members, Deadline deadline) {
   // One after the other: at the same time they would share this machine's link.
   for (const std::shared_ptr<Member>& member : workers) {
     const Pair pair{"", member->address()};
+    if (deadline.expired()) return;
     if (known(pair)) continue;
-    if (deadline.remaining() < kProbeMax) return;  // Cut short it would fail, and count as measured.
-    keep(pair, member->probe(kProbeBytes, Deadline::after(kProbeMax)));
+    keep(pair, member->probe(kProbeBytes, Deadline::min(deadline, Deadline::after(kProbeMax))), deadline);
   }
   if (workers.size() > kAllPairsMax) return;
   ForEachMember(workers, [&](size_t index, Member&) {
@@ -79,15 +82,15 @@ void LinkTable::measure_peers(const MemberList& workers, size_t index, Deadline 
   for (size_t other = index + 1; other < workers.size() && !deadline.expired(); ++other) {
     const Pair pair{member.address(), workers[other]->address()};
     if (known(pair)) continue;
-    if (deadline.remaining() < kProbeMax) return;
-    const auto results = member.client()->check_peers(
-        {.peers = {{workers[other]->name(), pair.second}}, .probe_bytes = kProbeBytes, .timeout = kProbeMax});
+    const auto results = member.client()->check_peers({.peers = {{workers[other]->name(), pair.second}},
+                                                       .probe_bytes = kProbeBytes,
+                                                       .timeout = std::min(kProbeMax, deadline.remaining())});
     if (!results.ok() || results->size() != 1) {
       LogDebug("link of {} to {}: {}", member.name(), workers[other]->name(), Message(results.status()));
-      keep(pair, {.status = Unavailable("not measured")});
+      keep(pair, {.status = Unavailable("not measured")}, deadline);
       continue;
     }
-    keep(pair, results->front());
+    keep(pair, results->front(), deadline);
   }
 }
 

@@ -42,7 +42,7 @@ class LinkTable {
   };
   /// Members come and go, at new addresses.
   void forget_others(const Members& members);
-  void keep(const Pair& pair, const PeerResult& result);
+  void keep(const Pair& pair, const PeerResult& result, Deadline deadline);
   bool known(const Pair& pair) const;
   void measure_peers(const MemberList& workers, size_t index, Deadline deadline);
 
