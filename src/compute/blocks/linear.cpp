@@ -23,7 +23,7 @@ constexpr int64_t kRowsPerRead = 3;
 }  // namespace
 
 /// What every thread of a batch does. Tiles of all products are laid end to end, each as long as its work, and are
-/// cut into equal parts: a tile belongs to the part in which it begins.
+/// cut into parts anywhere: a tile belongs to the part in which it begins.
 class LinearBatch {
  public:
   /// `tasks_max`: calls of add() to come.
